@@ -1,0 +1,45 @@
+"""The few real seams: an interface stands here only where two implementations exist."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from medmind.core.types import Completion
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while long work goes on."""
+
+
+class Generator(Protocol):
+    """Anything that continues token ids: transformers, llama.cpp, a fake. Ids in, ids out, never a string."""
+
+    name: str
+    """What engine this is, as scores.json names it."""
+    dtype: str
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None
+    ) -> list[Completion]:
+        """Greedy continuations, in the order of the prompts, ended by a stop id or by the limit."""
+        ...
+
+    def log_likelihoods(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """For every (context ids, continuation ids): the natural-log probability of each continuation token."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. `encode` never makes a control token: a look-alike in the text stays text."""
+
+    vocab_size: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def token_id(self, name: str) -> int:
+        """The id of a control token such as `[INST]`."""
+        ...
+
+    def token_text(self, token: int) -> str:
+        """One token as a person reads it, control tokens included."""
+        ...

@@ -1,0 +1,164 @@
+"""The name of every artefact, and when a stage is up to date; no other module spells a file name."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medmind.core.jsonl import read_json, write_json
+
+SCHEMA_VERSION = 1
+
+
+def sha256_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_lines(lines: Iterable[str]) -> str:
+    """Hash of a list of ids: one a line, in the order given."""
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def sha256_value(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths below one run directory, as contracts fix them."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    def split(self, name: str) -> Path:
+        """train, validation, test or dropped."""
+        return self.data / f"{name}.jsonl"
+
+    @property
+    def data_report(self) -> Path:
+        return self.data / "report.json"
+
+    @property
+    def licences(self) -> Path:
+        return self.data / "licences.json"
+
+    def suite(self, name: str) -> Path:
+        return self.data / "suites" / f"{name}.jsonl"
+
+    @property
+    def train(self) -> Path:
+        return self.root / "train"
+
+    @property
+    def plan(self) -> Path:
+        return self.train / "plan.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.train / "metrics.jsonl"
+
+    @property
+    def processes(self) -> Path:
+        return self.train / "processes.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.train / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.train / "adapter"
+
+    @property
+    def model(self) -> Path:
+        """The whole model, when the method is full."""
+        return self.train / "model"
+
+    @property
+    def evaluate(self) -> Path:
+        return self.root / "evaluate"
+
+    def predictions(self, suite: str, which: str) -> Path:
+        """`which` is base or tuned."""
+        return self.evaluate / suite / which / "predictions.jsonl"
+
+    def scores(self, suite: str, which: str) -> Path:
+        return self.evaluate / suite / which / "scores.json"
+
+    def comparison(self, suite: str) -> Path:
+        return self.evaluate / suite / "comparison.json"
+
+    @property
+    def export(self) -> Path:
+        return self.root / "export"
+
+    @property
+    def merged(self) -> Path:
+        return self.export / "merged"
+
+    def gguf(self, kind: str) -> Path:
+        """`kind` is f32, f16, q8_0, q4_k_m, …"""
+        return self.export / f"model-{kind}.gguf"
+
+    @property
+    def modelfile(self) -> Path:
+        return self.export / "Modelfile"
+
+    @property
+    def card(self) -> Path:
+        return self.export / "README.md"
+
+    @property
+    def parity(self) -> Path:
+        return self.export / "parity.json"
+
+    def read_manifest(self) -> dict[str, Any]:
+        manifest: dict[str, Any] = read_json(self.manifest) if self.manifest.exists() else {}
+        return manifest
+
+    def note(self, **entries: Any) -> None:
+        """Merges entries into the manifest; the run's facts stand in this one file."""
+        manifest = {"schema_version": SCHEMA_VERSION} | self.read_manifest() | entries
+        write_json(self.manifest, manifest)
+
+    def is_done(self, stage: str, key: str) -> bool:
+        """True when the stage finished with this key and every file it wrote is still as it was."""
+        record = self.read_manifest().get("stages", {}).get(stage)
+        if not record or record["key"] != key:
+            return False
+        files: dict[str, str] = record["files"]
+        return all(
+            (self.root / name).is_file() and sha256_file(self.root / name) == digest for name, digest in files.items()
+        )
+
+    def finish(self, stage: str, key: str, files: Iterable[Path], seconds: float) -> None:
+        """Records what a stage wrote, so that it can be skipped or found damaged next time."""
+        digests = {str(path.relative_to(self.root)): sha256_file(path) for path in sorted(files)}
+        stages = self.read_manifest().get("stages", {})
+        record = {"key": key, "seconds": round(seconds, 1), "files": digests}
+        self.note(stages=stages | {stage: record})
+
+    def stage_digest(self, stage: str) -> str:
+        """One hash over all a stage wrote: the input key of the stages after it."""
+        return sha256_value(self.read_manifest().get("stages", {}).get(stage, {}).get("files", {}))

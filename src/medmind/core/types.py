@@ -1,0 +1,111 @@
+"""The nouns that cross stages: every one frozen, every one closed, so a field means the same everywhere."""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Record):
+    role: Role
+    text: str
+
+
+class Passage(Record):
+    """A piece of context a question is asked about, or that supports an answer."""
+
+    id: str
+    text: str
+    title: str = ""
+
+
+class Example(Record):
+    """One row of data: the conversation up to the question, and the reply to be learnt or judged.
+
+    `turns` ends with the user's question and never holds the system prompt (the recipe says that one).
+    A plain passage (`task` "text") has no turns; its text is the target.
+    `group` names what must not be divided by a split (the focus of a MedQuAD question, for instance).
+    """
+
+    id: str
+    source: str
+    task: str
+    turns: tuple[Message, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    options: tuple[str, ...] = ()
+    target: str
+    reasoning: str = ""
+    group: str = ""
+    language: str = "en"
+    metadata: dict[str, Any] = {}
+
+
+class Outcome(StrEnum):
+    """What became of a reply; never a bare bool, so nothing unreadable is counted as wrong in silence."""
+
+    ANSWERED = "answered"
+    MALFORMED = "malformed"
+    REFUSED = "refused"
+    TRUNCATED = "truncated"
+
+
+class Answer(Record):
+    """What a task's parser read out of a reply: the extracted answer, and why if there is none."""
+
+    text: str
+    outcome: Outcome
+    reason: str = ""
+
+
+class Completion(Record):
+    """What an engine wrote: `stopped` is true when it ended by itself, false when the length limit cut it."""
+
+    text: str
+    ids: tuple[int, ...]
+    stopped: bool
+
+
+class Prediction(Record):
+    """One line of predictions.jsonl."""
+
+    id: str
+    prompt: str
+    text: str
+    answer: str
+    outcome: Outcome
+    correct: bool
+    reason: str = ""
+    logprobs: tuple[float, ...] | None = None
+
+
+class Metric(Record):
+    """A figure with its 95 % interval and the number of items it rests on; fractions, never percentages."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+class Scores(Record):
+    """scores.json of one suite and one model."""
+
+    suite: str
+    model: str
+    n: int
+    dtype: str
+    engine: str
+    metrics: dict[str, Metric]
+    by_category: dict[str, dict[str, Metric]] = {}
+    outcomes: dict[str, int]
+    class_balance: dict[str, int]
+    ids_sha256: str
+    data_sha256: str

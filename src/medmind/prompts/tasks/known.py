@@ -1,0 +1,12 @@
+"""The tasks by name."""
+
+from medmind.core.registry import Registry
+from medmind.prompts.tasks.choice import Choice
+from medmind.prompts.tasks.qa import QuestionAnswer
+from medmind.prompts.tasks.terms import Terms
+from medmind.prompts.tasks.text import Text
+from medmind.prompts.wording import Task
+
+TASKS: Registry[Task] = Registry("task")
+for task in (Terms(), QuestionAnswer(), Choice(), Text()):
+    TASKS.add(task.name, task)

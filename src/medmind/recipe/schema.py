@@ -1,0 +1,34 @@
+"""A recipe: the sections are the stages, each defined where its stage lives."""
+
+from pydantic import Field
+
+from medmind.core.config import StageConfig
+from medmind.data.config import DataConfig
+from medmind.evaluate.config import EvaluateConfig
+from medmind.export.config import ExportConfig
+from medmind.report.config import ReportConfig
+from medmind.train.config import TrainConfig
+
+
+class Recipe(StageConfig):
+    name: str = "run"
+    """Names the run directory, runs/<name>, unless --out does."""
+    description: str = ""
+    model: str = "nano"
+    """A catalogue name, a Hub id of one, or a checkpoint folder."""
+    seed: int = Field(default=0, ge=0)
+    stages: tuple[str, ...] = ("data", "train", "evaluate", "export", "report")
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()
+    report: ReportConfig = ReportConfig()
+
+    def conflicts(self) -> list[str]:
+        sections = (self.data, self.train, self.evaluate, self.export, self.report)
+        found = [fault for section in sections for fault in section.conflicts()]
+        if (self.train.format == "text") != (self.data.task == "text"):
+            found.append('train.format "text" and data.task "text" go together')
+        if self.data.task == "text" and {"evaluate", "export"} & set(self.stages):
+            found.append('data.task "text" has nothing to evaluate or export: set stages to [data, train, report]')
+        return found
