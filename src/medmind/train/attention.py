@@ -1,0 +1,71 @@
+"""Attention over packed rows, one document at a time, through transformers' own attention interface.
+
+It works only where the call brings the segment lengths; a padding mask or a cache goes to sdpa as always.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "medmind_packed"
+
+
+def packed_mask(batch_size: int, q_length: int, kv_length: int, **settings: Any) -> torch.Tensor | None:
+    """An empty tensor stands for "packed: the segments say it all"; anything else is sdpa's own mask.
+
+    transformers finds restarting positions by itself and then forbids the causal short cut.
+    """
+    packed = not settings.get("allow_is_causal_skip", True) and settings.get("attention_mask") is None
+    if packed and batch_size == 1 and q_length == kv_length:
+        return torch.empty(1, 1, 0, 0, dtype=torch.bool)
+    return sdpa_mask(batch_size=batch_size, q_length=q_length, kv_length=kv_length, **settings)
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    segments: torch.Tensor | None = None,
+    **settings: Any,
+) -> tuple[torch.Tensor, None]:
+    """query (1, heads, tokens, size) → (1, tokens, heads, size); no token sees another document."""
+    is_packed = attention_mask is not None and attention_mask.numel() == 0
+    if is_packed and segments is None:
+        raise ValueError("packed positions came without segment lengths")
+    alone = segments is not None and len(segments) == 1 and query.shape[2] == key.shape[2]
+    if segments is None or not (is_packed or (attention_mask is None and alone)):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
+        )
+    lengths = segments.tolist()
+    grouped = query.shape[1] != key.shape[1]
+    parts = []
+    for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
+        mask = window_mask(q.shape[2], sliding_window, q.device)
+        part = scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+        )
+        parts.append(part.transpose(1, 2))
+    return torch.cat(parts, dim=1), None
+
+
+def window_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
+    """Causal within the sliding window; None where the window is no shorter than the document."""
+    if window is None or length <= window:
+        return None
+    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+def register() -> None:
+    AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, packed_mask)

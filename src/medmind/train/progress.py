@@ -1,0 +1,114 @@
+"""What a training run writes down and shows while it goes: metrics.jsonl, the live line, a clean stop."""
+
+import json
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from medmind.core.jsonl import read_jsonl, write_jsonl
+from medmind.core.log import console
+
+
+def memory_gb() -> float:
+    """Peak resident memory of this process so far; ru_maxrss counts KiB on Linux and bytes on macOS."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e9 / 1024)
+
+
+class Meter:
+    """Sums over the step that is being computed; the loop adds to it, the callback reads it."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.reset()
+
+    def reset(self) -> None:
+        self.loss = 0.0
+        self.tokens = 0
+        self.supervised = 0
+        self.seconds = time.monotonic()
+
+
+class MetricsLog:
+    """metrics.jsonl: one line a step, lines after the resumed step removed."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        self.path = path
+        kept = [line for line in read_jsonl(path) if line["step"] <= first_step] if path.exists() and first_step else []
+        write_jsonl(path, kept)
+
+    def add(self, entry: dict[str, Any]) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+class Watcher(TrainerCallback):
+    """Writes each step down, shows the live line, and turns a signal into "finish the step, save, stop"."""
+
+    def __init__(self, meter: Meter, log: MetricsLog, every: int) -> None:
+        self.meter, self.log, self.every = meter, log, every
+        self.stopped = False
+        self.progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}  {task.fields[line]}"),
+            TimeRemainingColumn(),
+            console=console(),
+            disable=not console().is_terminal,
+        )
+        self.previous: dict[int, Any] = {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **settings: Any
+    ) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.previous[number] = signal.signal(number, self.stop)
+        self.task = self.progress.add_task("train", total=state.max_steps, completed=state.global_step, line="")
+        self.progress.start()
+        self.meter.reset()
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **settings: Any
+    ) -> None:
+        meter = self.meter
+        seconds = time.monotonic() - meter.seconds
+        speed = meter.tokens / seconds
+        if state.global_step % self.every == 0:
+            self.log.add(
+                {
+                    "step": state.global_step,
+                    "epoch": round(state.epoch or 0.0, 4),
+                    "loss": meter.loss,
+                    "learning_rate": settings["lr_scheduler"].get_last_lr()[0],
+                    "tokens": meter.tokens,
+                    "supervised_tokens": meter.supervised,
+                    "seconds": round(seconds, 3),
+                    "tokens_per_second": round(speed, 1),
+                    "memory_gb": round(memory_gb(), 3),
+                }
+            )
+        line = f"loss {meter.loss:.3f}  {speed:,.0f} tokens/s  {memory_gb():.1f} GB"
+        self.progress.update(self.task, completed=state.global_step, line=line)
+        meter.reset()
+        if self.stopped:
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **settings: Any) -> None:
+        self.meter.seconds = time.monotonic()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **settings: Any
+    ) -> None:
+        self.progress.stop()
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
