@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StageConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def conflicts(self) -> list[str]:
         """Settings that are each valid and together are not; all of them, in words."""

@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -22,3 +24,14 @@ def console() -> "Console":
 def say(text: str, style: str | None = None) -> None:
     """One line of the story a run tells; `text` is data, never markup."""
     console().print(text, style=style, markup=False)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal, nothing in a pipe; yields the function to call with (done, total)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(), transient=True, disable=not sys.stderr.isatty()) as bar:
+        line = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(line, completed=done, total=total)

@@ -15,6 +15,8 @@ class Generator(Protocol):
     name: str
     """What engine this is, as scores.json names it."""
     dtype: str
+    context: int
+    """The most tokens a prompt and its reply may have together."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None

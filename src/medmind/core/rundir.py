@@ -44,6 +44,10 @@ class RunDir:
         return self.root / "manifest.json"
 
     @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
     def report(self) -> Path:
         return self.root / "report.html"
 
@@ -65,6 +69,10 @@ class RunDir:
 
     def suite(self, name: str) -> Path:
         return self.data / "suites" / f"{name}.jsonl"
+
+    def suites(self) -> list[str]:
+        """The names of the suites the data stage wrote."""
+        return sorted(path.stem for path in self.suite("x").parent.glob("*.jsonl"))
 
     @property
     def train(self) -> Path:
@@ -105,6 +113,10 @@ class RunDir:
 
     def scores(self, suite: str, which: str) -> Path:
         return self.evaluate / suite / which / "scores.json"
+
+    def losses(self, suite: str, which: str) -> Path:
+        """The held-out loss of each item: what a paired comparison of losses needs."""
+        return self.evaluate / suite / which / "losses.jsonl"
 
     def comparison(self, suite: str) -> Path:
         return self.evaluate / suite / "comparison.json"

@@ -109,3 +109,34 @@ class Scores(Record):
     class_balance: dict[str, int]
     ids_sha256: str
     data_sha256: str
+
+
+Verdict = Literal["better", "worse", "cannot tell"]
+
+
+class Comparison(Record):
+    """comparison.json: tuned against base on one suite's primary metric, item by item.
+
+    `difference` is tuned minus base; for a loss, lower is better. `gained` and `lost` count the items only the
+    tuned, only the base model has right; they, `p_value` and `discordance` are None for a loss. `power` is the
+    chance that as many such items would show a true difference of `power_for`; `smallest_detectable` is the
+    difference they would show with a chance of 80 %, None when no item tells the two apart.
+    """
+
+    suite: str
+    metric: str
+    n: int
+    base: float
+    tuned: float
+    difference: float
+    low: float
+    high: float
+    lower_is_better: bool
+    gained: int | None
+    lost: int | None
+    discordance: float | None
+    p_value: float | None
+    power: float
+    power_for: float
+    smallest_detectable: float | None
+    verdict: Verdict

@@ -4,8 +4,11 @@ import hashlib
 import random
 import re
 from collections.abc import Sequence
+from typing import Final, Literal
 
-PRETRAIN, TRAIN, TEST = "pretrain", "train", "test"
+PRETRAIN: Final = "pretrain"
+TRAIN: Final = "train"
+TEST: Final = "test"
 
 
 def normalise_name(name: str) -> str:
@@ -13,7 +16,7 @@ def normalise_name(name: str) -> str:
     return re.sub(r"[\W_]+", " ", name.casefold()).strip()
 
 
-def medquad_part(focus: str) -> str:
+def medquad_part(focus: str) -> Literal["pretrain", "train", "test"]:
     """MedQuAD is cut once, by the group's name: 40 % pre-training, 50 % train, 10 % test."""
     place = int(hashlib.sha256(normalise_name(focus).encode()).hexdigest(), 16) % 100
     return PRETRAIN if place < 40 else TRAIN if place < 90 else TEST
@@ -32,10 +35,3 @@ def carve(groups: Sequence[str], fraction: float, seed: int) -> set[int]:
             break
         chosen.update(members[name])
     return chosen
-
-
-def sample(count: int, size: int | None, seed: int) -> list[int]:
-    """Indices of a seeded sample in their old order; all of them when size is None or not smaller."""
-    if size is None or size >= count:
-        return list(range(count))
-    return sorted(random.Random(seed).sample(range(count), size))

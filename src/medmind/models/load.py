@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from medmind.core.errors import DataError, EnvironmentFault
 from medmind.models.spec import ModelSpec
@@ -18,8 +19,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def has_fast_bfloat16() -> bool:
     """True where bfloat16 products run on hardware: such a GPU, or a CPU with AVX-512 BF16 or AMX."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def pick_dtype(name: str) -> torch.dtype:
@@ -31,18 +32,20 @@ def pick_dtype(name: str) -> torch.dtype:
 
 def load_base(spec: ModelSpec, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """The published weights of a model."""
-    return _load(AutoModelForCausalLM, spec.source, dtype=dtype, use_safetensors=True)
+    model: PreTrainedModel = _load(AutoModelForCausalLM, spec.source, dtype=dtype, use_safetensors=True)
+    return model
 
 
 def load_random(spec: ModelSpec, seed: int) -> PreTrainedModel:
     """New float32 weights in the model's shape."""
     torch.manual_seed(seed)
     config = _load(AutoConfig, spec.source)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    build: Any = AutoModelForCausalLM.from_config
+    model: PreTrainedModel = build(config, dtype=torch.float32)
     return model
 
 
-def load_tuned(spec: ModelSpec, trained: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def load_tuned(spec: ModelSpec, trained: Path, dtype: torch.dtype = torch.float32) -> Any:
     """What a run trained: an adapter folder over its base, or a whole checkpoint folder."""
     if not (trained / "adapter_config.json").exists():
         return _load(AutoModelForCausalLM, str(trained), dtype=dtype, use_safetensors=True)
@@ -57,6 +60,7 @@ def load_tuned(spec: ModelSpec, trained: Path, dtype: torch.dtype = torch.float3
 
 
 def _load(loader: Any, source: str, **settings: Any) -> Any:
+    logging.disable_progress_bar()  # loading is quick; bars are for long work, and downloads have their own
     try:
         return loader.from_pretrained(source, trust_remote_code=False, **settings)
     except (OSError, ValueError) as error:

@@ -42,15 +42,19 @@ class JsonTokenizer:
 
 
 def open_tokenizer(spec: ModelSpec) -> JsonTokenizer:
-    """From the model's folder, or from the Hub for a model the user named there."""
+    return JsonTokenizer(find_file(spec, "tokenizer.json"))
+
+
+def find_file(spec: ModelSpec, name: str) -> Path:
+    """A file of the model's folder, or from the Hub for a model the user named there."""
     if spec.local:
-        return JsonTokenizer(Path(spec.source) / "tokenizer.json")
+        return Path(spec.source) / name
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return JsonTokenizer(Path(hf_hub_download(spec.source, "tokenizer.json")))
+        return Path(hf_hub_download(spec.source, name))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise EnvironmentFault(
-            f"cannot fetch the tokenizer of {spec.source}: {error}", todo="check the network, or name a local folder"
+            f"cannot fetch {name} of {spec.source}: {error}", todo="check the network, or name a local folder"
         ) from None

@@ -56,6 +56,10 @@ class Renderer(ABC):
         """Ends with the user: a prompt to be answered. Ends with the assistant: a row to be learnt."""
         return self._encode([Piece("control", self.bos, control=True), *self.pieces(join_same_role(messages))])
 
+    def text(self, messages: Sequence[Message]) -> str:
+        """The same conversation as a person reads it, control tokens by name."""
+        return self.bos + "".join(piece.text for piece in self.pieces(join_same_role(messages)))
+
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         if not messages or messages[-1].role != "user":
             raise DataError("a prompt must end with a user message")

@@ -12,7 +12,7 @@ CHAT_TEMPLATE = """\
 {{- bos_token -}}
 {%- for message in turns -%}
 {%- if message["role"] == "user" -%}
-{{- "[INST] " + (system if loop.index0 >= turns|length - 2 else "") + message["content"] + "[/INST]" -%}
+{{- "[INST] " + (system if loop.index0 >= turns|length - 2 else "") + message["content"] + "[/INST]" -}}
 {%- else -%}
 {{- " " + message["content"]|trim + eos_token -}}
 {%- endif -%}

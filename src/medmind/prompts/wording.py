@@ -1,8 +1,16 @@
 """What a task says: its question and its reply in words, and how a reply is read back."""
 
+import re
 from abc import ABC, abstractmethod
 
 from medmind.core.types import Answer, Example, Message, Outcome
+
+REFUSAL = re.compile(
+    r"(?:i['’]?m|i am)?\s*(?:very |so )?sorry\b|i (?:can ?not|can['’]t|won['’]t|will not|am (?:not able|unable))\b"
+    r"|i['’]m (?:not able|unable)\b|as an ai\b",
+    re.IGNORECASE,
+)
+"""How a reply begins that refuses; no task's own form begins so."""
 
 
 class Task(ABC):
@@ -39,4 +47,6 @@ def read_reply(task: Task, text: str, stopped: bool, example: Example) -> Answer
         return Answer(text="", outcome=Outcome.TRUNCATED, reason="the length limit came before the end")
     if not text.strip():
         return Answer(text="", outcome=Outcome.MALFORMED, reason="empty reply")
+    if REFUSAL.match(text.strip()):
+        return Answer(text="", outcome=Outcome.REFUSED, reason="the reply begins with a refusal")
     return task.read(text, example)

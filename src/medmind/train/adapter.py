@@ -1,5 +1,7 @@
 """What distinguishes the methods: how the model is prepared. The loop does not know."""
 
+from collections.abc import Callable
+
 import torch
 from transformers import PreTrainedModel
 
@@ -37,7 +39,8 @@ def add_lora(config: TrainConfig, spec: ModelSpec, model: PreTrainedModel, seed:
     )
     adapted: torch.nn.Module = get_peft_model(model, settings)
     if config.gradient_checkpointing:
-        model.enable_input_require_grads()
+        require_grads: Callable[[], None] = model.enable_input_require_grads
+        require_grads()
     return adapted
 
 

@@ -49,7 +49,8 @@ def packed_attention(
     lengths = segments.tolist()
     grouped = query.shape[1] != key.shape[1]
     parts = []
-    for q, k, v in zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True):
+    documents = (torch.split(states, lengths, 2) for states in (query, key, value))
+    for q, k, v in zip(*documents, strict=True):
         mask = window_mask(q.shape[2], sliding_window, q.device)
         part = scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -51,15 +52,17 @@ class PackedTrainer(Trainer):
             int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else inputs["labels"].numel()
         )
         self.meter.supervised += int((inputs["labels"] >= 0).sum())
-        return loss * self.accelerator.num_processes
+        scaled: torch.Tensor = loss * self.accelerator.num_processes
+        return scaled
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
         count = sum((batch["labels"] >= 0).sum() for batch in batch_samples)
-        return self.accelerator.gather(torch.as_tensor(count, device=device)).sum()
+        total: torch.Tensor = self.accelerator.gather(torch.as_tensor(count, device=device)).sum()
+        return total
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir)
+        folder = Path(str(self.args.output_dir))
         checkpoint.seal(folder / f"checkpoint-{self.state.global_step}")
         checkpoint.prune(folder, self.keep)
 
@@ -123,7 +126,6 @@ def training_arguments(config: TrainConfig, rundir: RunDir, rows: int, dtype: to
         max_steps=config.max_steps or -1,
         per_device_train_batch_size=config.per_device_train_batch_size,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
-        gradient_checkpointing=config.gradient_checkpointing,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
         warmup_steps=round(steps * config.warmup_ratio),
@@ -142,6 +144,8 @@ def training_arguments(config: TrainConfig, rundir: RunDir, rows: int, dtype: to
         dataloader_pin_memory=False,
         seed=seed,
         data_seed=seed,
+        # Named only when wanted: newer versions of transformers warn of the name.
+        **({"gradient_checkpointing": True} if config.gradient_checkpointing else {}),
     )
 
 
@@ -216,6 +220,7 @@ def finish(config: TrainConfig, rundir: RunDir, trainer: PackedTrainer) -> list[
     out = rundir.adapter if config.method == "lora" else rundir.model
     partial = out.with_name(f".{out.name}.tmp")
     model = trainer.model
+    assert model is not None
     if not all(bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
         raise GateError("training ended with a weight that is not a number", todo="lower train.learning_rate")
     trainer.save_model(str(partial))
@@ -227,8 +232,6 @@ def finish(config: TrainConfig, rundir: RunDir, trainer: PackedTrainer) -> list[
 
 def replace_folder(new: Path, old: Path) -> None:
     """Puts a finished folder in an older one's place."""
-    import shutil
-
     if old.exists():
         shutil.rmtree(old)
     new.rename(old)

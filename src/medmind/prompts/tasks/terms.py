@@ -13,9 +13,10 @@ HEADING = re.compile(r"^\*\*(" + "|".join(PARTS) + r")\*\*:", re.MULTILINE)
 def four_parts(text: str) -> dict[str, str] | str:
     """The parts of a well-formed reply, or the first reason why it is not one.
 
-    Each heading exactly once, at the start of a line, in order, nothing before the first; at least three
-    words under each; the note says "educational".
+    Each heading exactly once, at the start of a line, in order, nothing but blanks before the first; at least
+    three words (a word holds a letter) under each; the note says "educational".
     """
+    text = text.strip()
     headings = list(HEADING.finditer(text))
     for part in PARTS:
         count = text.count(f"**{part}**:")
@@ -28,7 +29,7 @@ def four_parts(text: str) -> dict[str, str] | str:
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
     parts = {h.group(1): text[h.end() : end].strip() for h, end in zip(headings, ends, strict=True)}
     for part, body in parts.items():
-        if len(re.findall(r"\w+", body)) < MIN_WORDS:
+        if sum(any(map(str.isalpha, word)) for word in body.split()) < MIN_WORDS:
             return f"fewer than {MIN_WORDS} words under {part}"
     if "educational" not in parts["Note"].lower():
         return 'the note does not say "educational"'

@@ -1,0 +1,65 @@
+"""Asks a model every question of a suite, greedily, and reads each reply once."""
+
+from collections.abc import Sequence
+
+from medmind.core.log import say
+from medmind.core.protocols import Generator, Progress
+from medmind.core.types import Answer, Completion, Example, Outcome, Prediction
+from medmind.prompts.chat import Renderer
+from medmind.prompts.tasks.known import TASKS
+from medmind.prompts.wording import read_reply
+
+
+def predict(
+    generator: Generator,
+    renderer: Renderer,
+    examples: Sequence[Example],
+    system_prompt: str,
+    max_new_tokens: int,
+    progress: Progress | None = None,
+) -> list[Prediction]:
+    """A prompt that leaves no room for a reply stays in the count, as truncated, with that reason."""
+    prompts = prompt_ids(renderer, examples, system_prompt)
+    fitting = [place for place, ids in enumerate(prompts) if len(ids) < generator.context]
+    if len(fitting) < len(prompts):
+        missing = len(prompts) - len(fitting)
+        say(f"{missing} of {len(prompts)} prompts fill the model's {generator.context} tokens: no reply is possible")
+    completions = generator.generate([prompts[place] for place in fitting], max_new_tokens, progress)
+    replies = dict(zip(fitting, completions, strict=True))
+    return [
+        judge(renderer, example, system_prompt, replies.get(place), len(prompts[place]))
+        for place, example in enumerate(examples)
+    ]
+
+
+def prompt_ids(renderer: Renderer, examples: Sequence[Example], system_prompt: str) -> list[tuple[int, ...]]:
+    return [renderer.prompt(TASKS.get(example.task).messages(example, system_prompt)) for example in examples]
+
+
+def judge(
+    renderer: Renderer, example: Example, system_prompt: str, completion: Completion | None, prompt_length: int
+) -> Prediction:
+    task = TASKS.get(example.task)
+    if completion is None:
+        reason = f"the prompt's {prompt_length} tokens leave no room for a reply"
+        answer = Answer(text="", outcome=Outcome.TRUNCATED, reason=reason)
+    else:
+        answer = read_reply(task, completion.text, completion.stopped, example)
+    return Prediction(
+        id=example.id,
+        prompt=renderer.text(task.messages(example, system_prompt)),
+        text=completion.text if completion else "",
+        answer=answer.text,
+        outcome=answer.outcome,
+        correct=is_correct(example, answer),
+        reason=answer.reason,
+    )
+
+
+def is_correct(example: Example, answer: Answer) -> bool:
+    """A choice must be the target. A term's answer is right when its form is; a free answer when it is one at
+    all, since its content has no yes or no: chrF and the held-out loss speak of that.
+    """
+    if answer.outcome is not Outcome.ANSWERED:
+        return False
+    return answer.text == example.target if example.task == "choice" else True

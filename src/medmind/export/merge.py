@@ -1,0 +1,180 @@
+"""What a run trained, as one Hugging Face checkpoint that older and newer tools read alike."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel
+
+from medmind.core.errors import DataError, UsageError
+from medmind.core.jsonl import read_json, write_json, write_text
+from medmind.export.whole import whole
+from medmind.models.load import DTYPES, load_tuned
+from medmind.models.spec import ModelSpec
+from medmind.models.tokenizer import JsonTokenizer, find_file
+from medmind.prompts.chat import Renderer
+from medmind.prompts.families import open_renderer
+
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG = "config.json"
+TEMPLATE = "chat_template.jinja"
+
+
+def merge(spec: ModelSpec, trained: Path, out: Path) -> None:
+    """Writes the folder `out`: an adapter folder merged into the unquantised base, or a whole checkpoint copied.
+
+    Computed in float32 and stored in the base's dtype. The vocabulary is never resized, tied embeddings stay tied.
+    """
+    with whole(out) as folder:
+        if (trained / ADAPTER_CONFIG).is_file():
+            merge_adapter(spec, trained, folder)
+        elif (trained / CONFIG).is_file():
+            copy_checkpoint(trained, folder)
+        else:
+            raise DataError(
+                "neither an adapter nor a checkpoint is here", where=str(trained), todo="run the train stage first"
+            )
+        write_config(folder)
+        write_tokenizer(spec, folder)
+
+
+def merge_adapter(spec: ModelSpec, trained: Path, folder: Path) -> None:
+    base = read_json(find_file(spec, CONFIG))
+    refuse_quantised(base, spec.id)
+    adapter = read_json(trained / ADAPTER_CONFIG)
+    refuse_untied(base, adapter, trained)
+    names = adapter_names(trained)
+    model = load_tuned(spec, trained, torch.float32)
+    check_adapter_fits(model, names, spec, trained)
+    try:
+        merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise DataError(f"the adapter cannot be merged: {error}", where=str(trained)) from None
+    merged.to(DTYPES[stored_dtype(base)])
+    merged.save_pretrained(folder)
+
+
+def refuse_quantised(config: dict[str, Any], name: str) -> None:
+    if "quantization_config" in config:
+        raise UsageError(f"{name} is quantised; a merge into it would lose precision", todo="name the unquantised base")
+
+
+def refuse_untied(base: dict[str, Any], adapter: dict[str, Any], trained: Path) -> None:
+    """Training one of two tied matrices unties them, and merging throws the trained copy away."""
+    saved = [name for name in adapter.get("modules_to_save") or () if name.endswith(("embed_tokens", "lm_head"))]
+    if saved and base.get("tie_word_embeddings", False):
+        raise UsageError(
+            f"the adapter trained {' and '.join(saved)}, which this base ties together",
+            where=str(trained / ADAPTER_CONFIG),
+            todo="train without modules_to_save",
+        )
+
+
+def adapter_names(trained: Path) -> set[str]:
+    file = trained / ADAPTER_WEIGHTS
+    if not file.is_file():
+        raise DataError(f"no {ADAPTER_WEIGHTS}", where=str(trained), todo="run the train stage again")
+    try:
+        with safe_open(file, framework="pt") as weights:
+            return set(weights.keys())
+    except SafetensorError as error:
+        raise DataError(f"not a safetensors file: {error}", where=str(file), todo="run the train stage again") from None
+
+
+def check_adapter_fits(model: Any, names: set[str], spec: ModelSpec, trained: Path) -> None:
+    """PEFT only warns when a weight of the file finds no place, or a place no weight."""
+    from peft import get_peft_model_state_dict
+
+    expected = set(get_peft_model_state_dict(model))
+    if expected != names:
+        raise DataError(
+            f"the adapter does not fit {spec.id}: {len(expected - names)} weights missing, "
+            f"{len(names - expected)} without a place, such as {min(expected ^ names)}",
+            where=str(trained / ADAPTER_WEIGHTS),
+            todo="name the base it was trained on",
+        )
+
+
+def copy_checkpoint(trained: Path, folder: Path) -> None:
+    refuse_quantised(read_json(trained / CONFIG), str(trained))
+    folder.mkdir()
+    weights = sorted(trained.glob("*.safetensors"))
+    if not weights:
+        raise DataError("no safetensors file", where=str(trained), todo="run the train stage again")
+    for file in [*weights, *trained.glob("*.safetensors.index.json"), trained / CONFIG]:
+        shutil.copyfile(file, folder / file.name)
+
+
+def stored_dtype(config: dict[str, Any]) -> str:
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
+def write_config(folder: Path) -> None:
+    """Older tools know `torch_dtype` and `rope_theta`, newer ones `dtype` and `rope_parameters`: both are written."""
+    config = read_json(folder / CONFIG)
+    rope = (config.get("rope_scaling") or {}) | (config.get("rope_parameters") or {})
+    theta = rope.pop("rope_theta", None) or config.get("rope_theta", 10000.0)
+    kind = rope.pop("rope_type", None) or rope.pop("type", "default")
+    config["rope_parameters"] = {"rope_type": kind, "rope_theta": theta} | rope
+    config["rope_theta"] = theta
+    if kind != "default":
+        config["rope_scaling"] = {"rope_type": kind} | rope
+    config["dtype"] = config["torch_dtype"] = stored_dtype(config)
+    config["use_cache"] = True
+    write_json(folder / CONFIG, config)
+
+
+def write_tokenizer(spec: ModelSpec, folder: Path) -> None:
+    """tokenizer.json as the base has it, and the renderer's template in both places where tools look for it."""
+    source = find_file(spec, "tokenizer.json")
+    renderer = open_renderer(spec.renderer, JsonTokenizer(source))
+    tokenizer = read_json(source)
+    bos = renderer.tokenizer.token_id(renderer.bos)
+    if tokenizer.get("post_processor") is None:
+        tokenizer["post_processor"] = begin_with(renderer.bos, bos)
+    write_text(folder / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False) + "\n")
+    write_text(folder / TEMPLATE, renderer.chat_template)
+    control = [token["content"] for token in tokenizer["added_tokens"] if token["special"]]
+    unknown = "<unk>" if "<unk>" in control else renderer.eos
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": renderer.bos,
+        "eos_token": renderer.eos,
+        "unk_token": unknown,
+        "pad_token": unknown,
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": spec.context,
+        "chat_template": renderer.chat_template,
+    }
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "generation_config.json", generation_config(renderer, bos, unknown))
+
+
+def generation_config(renderer: Renderer, bos: int, pad: str) -> dict[str, Any]:
+    stops = list(renderer.stop_ids)
+    return {
+        "bos_token_id": bos,
+        "eos_token_id": stops[0] if len(stops) == 1 else stops,
+        "pad_token_id": renderer.tokenizer.token_id(pad),
+        "do_sample": False,
+    }
+
+
+def begin_with(text: str, token: int) -> dict[str, Any]:
+    """Plain text gets its BOS from the tokenizer, as llama.cpp adds it."""
+    bos, first, second = {"SpecialToken": {"id": text, "type_id": 0}}, sequence("A", 0), sequence("B", 1)
+    return {
+        "type": "TemplateProcessing",
+        "single": [bos, first],
+        "pair": [bos, first, bos | {"SpecialToken": {"id": text, "type_id": 1}}, second],
+        "special_tokens": {text: {"id": text, "ids": [token], "tokens": [text]}},
+    }
+
+
+def sequence(name: str, kind: int) -> dict[str, Any]:
+    return {"Sequence": {"id": name, "type_id": kind}}

@@ -1,0 +1,43 @@
+"""Files and folders that appear under their name only when they are whole and on disk."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medmind.core.errors import EnvironmentFault
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yields a path to write a file or a folder at; it takes the place of `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        remove(leftover)
+    temporary, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    try:
+        yield temporary
+        for file in temporary.rglob("*") if temporary.is_dir() else [temporary]:
+            if file.is_file():
+                flush(file)
+        if path.is_dir():
+            path.rename(old)
+        temporary.replace(path)
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write: {error.strerror or error}", where=str(path)) from error
+    finally:
+        remove(temporary)
+        remove(old)
+
+
+def flush(file: Path) -> None:
+    with open(file, "rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,139 @@
+"""Text and log-likelihoods from a GGUF through llama.cpp (the cyllama binding): what people will run, run here."""
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medmind.core.errors import DataError, EnvironmentFault
+from medmind.core.protocols import Progress
+from medmind.core.types import Completion
+
+FILE_TYPES = {"0": "f32", "1": "f16", "7": "q8_0", "15": "q4_k_m"}
+"""general.file_type as a file name says it."""
+CACHE_F32, CACHE_F16 = 0, 1
+
+
+@cache
+def load_library() -> Any:
+    """cyllama's low-level module with llama.cpp's own log switched off."""
+    try:
+        from cyllama.llama import llama_cpp
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"llama.cpp is not here ({error})", todo='install it with: pip install "medmind[llamacpp]"'
+        ) from None
+    llama_cpp.disable_logging()
+    return llama_cpp
+
+
+class LlamaCppGenerator:
+    """One sequence at a time with an empty cache, so that a reply depends on its prompt alone.
+
+    A float32 file is computed with a float32 cache, the others with llama.cpp's float16 one.
+    """
+
+    name = "llama.cpp"
+
+    def __init__(self, path: Path, stop_ids: Sequence[int], context: int, threads: int | None = None) -> None:
+        library = load_library()
+        self._model = load_model(library, path)
+        self._vocab = self._model.get_vocab()
+        metadata = self._model.metadata()
+        self.dtype = FILE_TYPES.get(metadata["general.file_type"], "quantised")
+        self.chat_template: str = metadata["tokenizer.chat_template"]
+        self.context = context
+        self._stop_ids = frozenset(stop_ids)
+        settings = library.LlamaContextParams()
+        settings.n_ctx = settings.n_batch = context
+        settings.n_threads = settings.n_threads_batch = threads or os.cpu_count() or 1
+        settings.type_k = settings.type_v = CACHE_F32 if self.dtype == "f32" else CACHE_F16
+        settings.flash_attn_type = 0
+        self._session = library.LlamaContext(self._model, settings, verbose=False)
+        self._batch = library.LlamaBatch(n_tokens=context, embd=0, n_seq_max=1)
+        self._sampler = library.LlamaSampler()
+        self._sampler.add_greedy()
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None
+    ) -> list[Completion]:
+        limits = [self._limit(prompt, max_new_tokens) for prompt in prompts]
+        completions = []
+        for prompt, limit in zip(prompts, limits, strict=True):
+            completions.append(self._continue(prompt, limit))
+            if progress:
+                progress(len(completions), len(prompts))
+        return completions
+
+    def log_likelihoods(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
+        """Teacher-forced, log-softmax of the raw logits in float64."""
+        for context, continuation in rows:
+            if not context or not continuation:
+                raise DataError("a log-likelihood needs at least one token of context and one of continuation")
+            if len(context) + len(continuation) > self.context + 1:
+                what = f"a row of {len(context)} + {len(continuation)} tokens does not fit"
+                raise DataError(what, where=f"the context is {self.context} tokens", todo="shorten the row")
+        return [self._judge(context, continuation) for context, continuation in rows]
+
+    def encode_template(self, text: str) -> list[int]:
+        """The ids a server makes of a rendered template without BOS: control tokens are read, BOS is added."""
+        ids: list[int] = self._vocab.tokenize(text, True, True)
+        return ids
+
+    def _limit(self, prompt: Sequence[int], max_new_tokens: int) -> int:
+        room = self.context - len(prompt)
+        if not prompt or room < 1:
+            what = "an empty prompt" if not prompt else f"a prompt of {len(prompt)} tokens leaves no room for a reply"
+            raise DataError(what, where=f"the context is {self.context} tokens", todo="shorten the prompt")
+        return min(max_new_tokens, room)
+
+    def _continue(self, prompt: Sequence[int], limit: int) -> Completion:
+        self._session.kv_cache_clear()
+        self._decode(prompt, 0, len(prompt) - 1)
+        reply: list[int] = []
+        while (token := self._sampler.sample(self._session, -1)) not in self._stop_ids:
+            reply.append(token)
+            if len(reply) == limit:
+                return Completion(text=self._read(reply), ids=tuple(reply), stopped=False)
+            self._decode([token], len(prompt) + len(reply) - 1, 0)
+        return Completion(text=self._read(reply), ids=tuple(reply), stopped=True)
+
+    def _judge(self, context: Sequence[int], continuation: Sequence[int]) -> list[float]:
+        self._session.kv_cache_clear()
+        first = len(context) - 1
+        self._decode([*context, *continuation][:-1], 0, first)
+        found = []
+        for place, token in enumerate(continuation, start=first):
+            logits = np.array(self._session.get_logits_ith(place), dtype=np.float64)
+            found.append(float(logits[token] - np.logaddexp.reduce(logits)))
+        return found
+
+    def _decode(self, ids: Sequence[int], start: int, first_wanted: int) -> None:
+        """Logits are kept from the `first_wanted` of these tokens on."""
+        self._batch.clear()
+        for place, token in enumerate(ids):
+            self._batch.add(token, start + place, [0], place >= first_wanted)
+        self._session.decode(self._batch)
+
+    def _read(self, ids: Sequence[int]) -> str:
+        text: str = self._vocab.detokenize(list(ids), 16 * len(ids) + 16, True, False)
+        return text.strip()
+
+
+def load_model(library: Any, path: Path) -> Any:
+    class Model(library.LlamaModel):  # type: ignore[misc]
+        @property
+        def n_vocab(self) -> int:
+            """cyllama 0.2.18 reads this in get_logits_ith and does not have it."""
+            size: int = self.get_vocab().n_vocab
+            return size
+
+    if not path.is_file():
+        raise DataError("no such file", where=str(path), todo="run the export stage first")
+    try:
+        return Model(str(path), library.LlamaModelParams())
+    except (ValueError, RuntimeError, OSError) as error:
+        raise DataError(f"llama.cpp cannot load the file: {error}", where=str(path), todo="export it again") from None

@@ -1,0 +1,201 @@
+"""Calls the stages in order; each meets the others only in the run directory, and is skipped when up to date."""
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medmind.core.errors import UsageError
+from medmind.core.jsonl import write_text
+from medmind.core.log import say
+from medmind.core.rundir import RunDir, sha256_file, sha256_value
+from medmind.models.catalog import find_model
+from medmind.models.spec import ModelSpec
+from medmind.models.tokenizer import open_tokenizer
+from medmind.prompts.chat import Renderer
+from medmind.prompts.families import open_renderer
+from medmind.recipe.load import dump_recipe
+from medmind.recipe.schema import Recipe
+
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "gguf", "cyllama", "numpy", "sacrebleu")
+READS: dict[str, tuple[str, ...]] = {
+    "data": (),
+    "train": ("data",),
+    "evaluate": ("data", "train"),
+    "export": ("data", "train"),
+    "report": ("data", "train", "evaluate", "export"),
+}
+"""Whose files each stage reads."""
+
+
+def run_stages(recipe: Recipe, rundir: RunDir, stages: tuple[str, ...]) -> None:
+    """Runs the named stages, skipping those whose inputs and settings are as they were."""
+    with locked(rundir):
+        write_text(rundir.recipe, dump_recipe(recipe))
+        rundir.note(**facts(recipe))
+        for number, stage in enumerate(stages, start=1):
+            key = stage_key(recipe, rundir, stage)
+            label = f"[{number}/{len(stages)}] {stage}"
+            if rundir.is_done(stage, key):
+                say(f"{label}: up to date")
+                continue
+            check_inputs(recipe, rundir, stage, stages)
+            say(f"{label}: {TITLES[stage]}", style="bold")
+            forget_other_work(rundir, stage, key)
+            started = time.monotonic()
+            files = RUN[stage](recipe, rundir)
+            rundir.finish(stage, key, files, time.monotonic() - started)
+
+
+@contextmanager
+def locked(rundir: RunDir) -> Iterator[None]:
+    """One process at a time in a run directory; the system drops the lock when the process ends, however it ends."""
+    rundir.root.mkdir(parents=True, exist_ok=True)
+    with open(rundir.lock, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError(
+                "another process is working in this run directory", where=str(rundir.root), todo="wait, or use --out"
+            ) from None
+        yield
+
+
+def facts(recipe: Recipe) -> dict[str, Any]:
+    """What the manifest says of the machine and the code."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return {
+        "name": recipe.name,
+        "model": recipe.model,
+        "seed": recipe.seed,
+        "medmind": importlib.metadata.version("medmind"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "packages": versions,
+    }
+
+
+def stage_key(recipe: Recipe, rundir: RunDir, stage: str) -> str:
+    """Changes when anything a stage depends on does: its settings, its inputs, the model, the seed, the code."""
+    parts: dict[str, Any] = {
+        "medmind": importlib.metadata.version("medmind"),
+        "seed": recipe.seed,
+        "config": getattr(recipe, stage).model_dump(mode="json"),
+        "inputs": {name: rundir.stage_digest(name) for name in READS[stage]},
+        "system_prompt": recipe.data.system_prompt,
+    }
+    if stage == "data":
+        parts["source"] = input_digest(recipe.data.path)
+    elif stage != "report":
+        spec = find_model(recipe.model)
+        parts["model"] = spec.id, input_digest(spec.source) if spec.local else spec.source
+    return sha256_value(parts)
+
+
+def input_digest(path: str) -> str:
+    """Hash of a file, or of every file below a folder; an absent one is the data stage's error to explain."""
+    place = Path(path)
+    if not path or not place.exists():
+        return path
+    files = sorted(child for child in place.rglob("*") if child.is_file()) if place.is_dir() else [place]
+    return sha256_value([(child.name, sha256_file(child)) for child in files])
+
+
+def check_inputs(recipe: Recipe, rundir: RunDir, stage: str, stages: tuple[str, ...]) -> None:
+    """A stage run alone needs what the earlier ones make of this very recipe."""
+    for earlier in READS[stage]:
+        if earlier not in stages and stage != "report" and not rundir.is_done(earlier, stage_key(recipe, rundir, earlier)):
+            raise UsageError(
+                f"{stage} needs {earlier}, which has not finished with this recipe",
+                where=str(rundir.root),
+                todo=f"medmind {earlier} …, or medmind run … for all of it",
+            )
+
+
+def forget_other_work(rundir: RunDir, stage: str, key: str) -> None:
+    """Half-done work is resumed only under the same key; a stage begun with other settings starts anew."""
+    begun = rundir.read_manifest().get("begun", {})
+    folder = rundir.root / stage
+    if begun.get(stage) != key and folder.is_dir():
+        shutil.rmtree(folder)
+    rundir.note(begun=begun | {stage: key})
+
+
+def trained_folder(recipe: Recipe, rundir: RunDir) -> Path:
+    return rundir.adapter if recipe.train.method == "lora" else rundir.model
+
+
+def open_model(recipe: Recipe) -> tuple[ModelSpec, Renderer]:
+    spec = find_model(recipe.model)
+    return spec, open_renderer(spec.renderer, open_tokenizer(spec))
+
+
+def run_data(recipe: Recipe, rundir: RunDir) -> list[Path]:
+    from medmind.data.prepare import prepare
+
+    return prepare(recipe.data, rundir, recipe.seed)
+
+
+def run_train(recipe: Recipe, rundir: RunDir) -> list[Path]:
+    from medmind.train.engine import train
+
+    spec, renderer = open_model(recipe)
+    return train(recipe.train, rundir, spec, renderer, recipe.data.system_prompt, recipe.seed)
+
+
+def run_evaluate(recipe: Recipe, rundir: RunDir) -> list[Path]:
+    from medmind.evaluate.compare import compare
+    from medmind.evaluate.run import evaluate_model
+    from medmind.infer.open import open_generator
+
+    spec, renderer = open_model(recipe)
+    config = recipe.evaluate
+    files: list[Path] = []
+    for which, trained in (("base", None), ("tuned", trained_folder(recipe, rundir))):
+        generator = open_generator(spec, trained, renderer, batch_size=config.batch_size)
+        files += evaluate_model(
+            config, rundir, which, spec.id, generator, renderer, recipe.data.system_prompt, recipe.seed
+        )
+    return files + compare(config, rundir)
+
+
+def run_export(recipe: Recipe, rundir: RunDir) -> list[Path]:
+    from medmind.export.run import export
+
+    spec, renderer = open_model(recipe)
+    return export(
+        recipe.export, rundir, spec, trained_folder(recipe, rundir), renderer, recipe.data.system_prompt, recipe.seed
+    )
+
+
+def run_report(recipe: Recipe, rundir: RunDir) -> list[Path]:
+    from medmind.report.html import write_report
+
+    return write_report(recipe.report, rundir, recipe.seed)
+
+
+RUN: dict[str, Callable[[Recipe, RunDir], list[Path]]] = {
+    "data": run_data,
+    "train": run_train,
+    "evaluate": run_evaluate,
+    "export": run_export,
+    "report": run_report,
+}
+TITLES = {
+    "data": "reading, checking and splitting the data",
+    "train": "training",
+    "evaluate": "asking the base and the tuned model the same questions",
+    "export": "merging, converting to GGUF, proving that the export says the same",
+    "report": "writing the report",
+}

@@ -1,0 +1,163 @@
+"""Figures and verdicts in words, for the page and the terminal alike; never nicer than the file says."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from medmind.report.collect import Run, Suite, as_dict, is_number
+
+MISSING = "not recorded"
+LOSSES = ("heldout_loss", "eval_loss", "nll")
+"""Metrics in nats; every other metric is a fraction and is shown in per cent."""
+LOWER_IS_BETTER = (*LOSSES, "repetition", "brier", "ece_15_width", "ece_10_mass")
+
+METRICS = {
+    "format_adherence": ("Four-part form kept", "the reply has the four parts, complete and in order"),
+    "names_term": ("Definition names the term", "the Definition holds the term that was asked for"),
+    "accuracy": ("Accuracy", "the chosen option is the right one"),
+    "macro_f1": ("Macro F1", "mean F1 of the options, rare ones counting as much as frequent ones"),
+    "parse_rate": ("Replies that could be read", "an answer in the form asked for was found in the reply"),
+    "answered": ("Replies that could be read", "the reply ended by itself and is not empty"),
+    "chrf": ("chrF to the reference", "likeness of the wording to the reference, character by character"),
+    "repetition": ("Replies that repeat themselves", "some eight words stand twice; lower is better"),
+    "heldout_loss": ("Held-out loss", "surprise at the reference replies, nats per token; lower is better"),
+}
+VERDICTS = {
+    "better": ("Better", "The tuned model does better than the base model."),
+    "worse": ("Worse", "The tuned model does worse than the base model."),
+    "cannot tell": ("Cannot tell", "These questions cannot tell the tuned model from the base model."),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`tone` is better, worse or unclear and only colours the words."""
+
+    tone: str
+    word: str
+    sentence: str
+    figures: str = ""
+    fine_print: tuple[str, ...] = ()
+
+
+def count(value: Any) -> str:
+    return f"{value:,}" if is_number(value) else MISSING
+
+
+def percent(value: Any) -> str:
+    return f"{value * 100:.1f} %" if is_number(value) else MISSING
+
+
+def value_of(name: str, metric: Any) -> str:
+    value = as_dict(metric).get("value")
+    return amount(name, value)
+
+
+def amount(name: str, value: Any, sign: str = "") -> str:
+    """A figure in the metric's own unit."""
+    if not is_number(value):
+        return MISSING
+    return f"{value:{sign}.3f}" if name in LOSSES else f"{value * 100:{sign}.1f} %"
+
+
+def interval_of(name: str, metric: Any) -> str:
+    """The 95 % interval without repeating the unit."""
+    metric = as_dict(metric)
+    return span(name, metric.get("low"), metric.get("high"))
+
+
+def span(name: str, low: Any, high: Any, sign: str = "") -> str:
+    if not (is_number(low) and is_number(high)):
+        return MISSING
+    if name in LOSSES:
+        return f"{low:{sign}.3f} to {high:{sign}.3f}"
+    return f"{low * 100:{sign}.1f} to {high * 100:{sign}.1f}"
+
+
+def title_of(name: str) -> str:
+    if name.startswith("recall_"):
+        return f"Recall of “{name.removeprefix('recall_')}”"
+    return METRICS[name][0] if name in METRICS else name.replace("_", " ").capitalize()
+
+
+def meaning_of(name: str) -> str:
+    if name.startswith("recall_"):
+        return "share of the questions with this answer that were given it"
+    return METRICS[name][1] if name in METRICS else ""
+
+
+def seconds(value: Any) -> str:
+    if not is_number(value):
+        return MISSING
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(value: Any) -> str:
+    if not is_number(value):
+        return MISSING
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= scale:
+            return f"{value / scale:.1f} {unit}"
+    return f"{value} bytes"
+
+
+def verdict_of(suite: Suite) -> Verdict:
+    """What comparison.json says of a suite; without one, that there is none."""
+    found = suite.comparison
+    known = VERDICTS.get(str(found.get("verdict")))
+    if not known:
+        said = f"; the file says “{found['verdict']}”" if found.get("verdict") else ""
+        return Verdict("unclear", "No verdict", f"There is no comparison of base and tuned model for this suite{said}.")
+    name = str(found.get("metric", ""))
+    tone = {"better": "better", "worse": "worse"}.get(str(found["verdict"]), "unclear")
+    unit = "nats" if name in LOSSES else "points"
+    difference = amount(name, found.get("difference"), "+").removesuffix(" %")
+    figures = (
+        f"{title_of(name)}: base {amount(name, found.get('base'))}, tuned {amount(name, found.get('tuned'))}; "
+        f"difference {difference} {unit} (95 % interval {span(name, found.get('low'), found.get('high'), '+')}), "
+        f"the same {count(found.get('n'))} questions for both."
+    )
+    if found.get("lower_is_better"):
+        figures += " Lower is better."
+    return Verdict(tone, *known, figures, tuple(fine_print(name, found)))
+
+
+def fine_print(name: str, found: dict[str, Any]) -> list[str]:
+    """What a careful reader asks next: how many items speak, the p-value, what so many items could show."""
+    lines = []
+    if is_number(found.get("gained")) and is_number(found.get("lost")):
+        p_value = f"; McNemar mid-p {found['p_value']:.2g}" if is_number(found.get("p_value")) else ""
+        lines.append(f"{found['gained']} questions gained, {found['lost']} lost by tuning{p_value}.")
+    if is_number(found.get("smallest_detectable")):
+        smallest = amount(name, found["smallest_detectable"]).replace(" %", " points")
+        lines.append(f"So many questions show a true difference of {smallest} with a chance of 80 %.")
+    if is_number(found.get("power")) and is_number(found.get("power_for")):
+        wanted = amount(name, found["power_for"]).replace(" %", " points")
+        lines.append(f"Their chance to show a difference of {wanted} is {percent(found['power'])}.")
+    return lines
+
+
+def limits(run: Run) -> list[str]:
+    """What this run does not show; each line from a fact of the run."""
+    lines = []
+    if run.model.lower() == "nano":
+        lines.append("nano is a demonstration model, not a source of medical knowledge: do not believe what it says.")
+    lines.append("Nothing here is a medical device, and no clinician has judged these answers.")
+    scored = [suite for suite in run.suites if suite.ran]
+    if any("format_adherence" in {**as_dict(s.base.get("metrics")), **as_dict(s.tuned.get("metrics"))} for s in scored):
+        lines.append("Keeping the four-part form says nothing about whether the content is true.")
+    if any("chrf" in as_dict(suite.tuned.get("metrics")) for suite in scored):
+        lines.append("chrF and the held-out loss measure likeness to the references, which is not correctness.")
+    for suite in scored:
+        items = suite.tuned.get("n", suite.base.get("n"))
+        if is_number(items) and items < 200:
+            lines.append(f"Suite “{suite.name}” has only {items} questions: the intervals are wide for that reason.")
+    sampled = run.section("evaluate").get("max_items")
+    if sampled:
+        lines.append(f"At most {sampled} questions of each suite were asked, a seeded sample.")
+    if scored:
+        lines.append("One training run with one seed: how much another seed would change is not known.")
+    lines += [f"{run.absent(stage)}" for stage in ("evaluate", "export") if stage not in run.stages]
+    return lines

@@ -1,0 +1,70 @@
+"""Statistics against published examples and values worked out by hand."""
+
+import pytest
+
+from medmind.evaluate.metrics.intervals import mean, ratio, share, wilson
+from medmind.evaluate.metrics.paired import mid_p, newcombe, power, smallest_detectable
+
+
+def test_wilson_as_published() -> None:
+    # Newcombe, Statistics in Medicine 17 (1998) 857, table I, method 3.
+    for successes, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)):
+        assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+    assert wilson(1, 29) == pytest.approx((0.0061, 0.1718), abs=5e-5)
+    assert wilson(200, 200) == (pytest.approx(0.9812, abs=5e-5), 1.0)
+
+
+def test_mcnemar_mid_p_as_published() -> None:
+    # Bentur et al. 2009 in Fagerland, Lydersen, Laake, BMC Med Res Methodol 13 (2013) 91: 1 against 7, mid-p 0.0391.
+    assert mid_p(7, 1) == mid_p(1, 7) == pytest.approx(0.0391, abs=5e-5)
+    assert mid_p(0, 0) == 1.0
+    assert mid_p(1, 0) == pytest.approx(0.5)  # exact 2 · 1/2, less the table's own 1/2
+    assert mid_p(1, 1) == pytest.approx(0.75)  # 1 − ½ · P(1 of 2) = 1 − ½ · ½
+    assert mid_p(6, 0) == pytest.approx(1 / 64)
+    assert 0 < mid_p(600, 900) < 1e-12  # large counts neither overflow nor vanish
+
+
+def test_newcombe_as_published() -> None:
+    # The same 21 children: 1 both, 1 before only, 7 after only, 12 neither; −0.507 to −0.026 for before minus after.
+    assert newcombe(1, 1, 7, 12) == pytest.approx((-0.507, -0.026), abs=6e-4)
+    assert newcombe(1, 7, 1, 12) == pytest.approx((0.026, 0.507), abs=6e-4)
+
+
+def test_newcombe_at_the_edges() -> None:
+    low, high = newcombe(0, 50, 0, 0)
+    assert 0.8 < low < high == 1.0
+    low, high = newcombe(50, 0, 0, 0)
+    assert low == -high < 0
+
+
+def test_sample_sizes_for_eighty_percent_power() -> None:
+    # evaluation.md §4: pairs needed for five points at a discordance of .10, .15, .20, .30.
+    for discordance, n in ((0.10, 312), (0.15, 469), (0.20, 626), (0.30, 940)):
+        assert power(n, discordance, 0.05) == pytest.approx(0.8, abs=2e-3)
+        assert smallest_detectable(n, discordance) == pytest.approx(0.05, abs=1e-4)
+    assert smallest_detectable(100, 0.15) == pytest.approx(0.107, abs=1e-3)
+    assert smallest_detectable(100, 0.30) == pytest.approx(0.152, abs=1e-3)
+
+
+def test_without_discordance_nothing_can_be_detected() -> None:
+    assert smallest_detectable(100, 0.0) is None
+    assert smallest_detectable(10, 0.1) is None
+    assert 0 < power(100, 0.0, 0.05) < 1
+    assert power(100, 1.0, 1.0) == 1.0
+
+
+def test_share_mean_and_ratio_carry_their_n() -> None:
+    found = share([True, True, False, False])
+    assert (found.value, found.n) == (0.5, 4)
+    assert found.low == pytest.approx(1 - found.high)
+    assert mean([3.0] * 5, seed=0).model_dump() == {"value": 3.0, "low": 3.0, "high": 3.0, "n": 5}
+    found = ratio([10.0, 0.0], [1, 9], seed=0)
+    assert (found.value, found.low, found.high) == (1.0, 0.0, 10.0)
+
+
+def test_the_bootstrap_is_seeded_and_close_to_theory() -> None:
+    values = [float(place % 2) for place in range(400)]
+    found = mean(values, seed=1)
+    assert found == mean(values, seed=1)
+    assert found != mean(values, seed=2)
+    assert (found.low, found.high) == (pytest.approx(0.451, abs=0.008), pytest.approx(0.549, abs=0.008))

@@ -1,0 +1,1 @@
+"""The loop: what the loss sees, packing, masks, limits, resume."""
