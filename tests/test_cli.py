@@ -55,7 +55,11 @@ def failing(error: BaseException) -> Callable[[Namespace], int]:
 @pytest.mark.parametrize(
     ("error", "code", "told"),
     [
-        (DataError("empty answer", where="a.csv, row 3", todo="fill it"), 2, "error: empty answer, a.csv, row 3, fill it"),
+        (
+            DataError("empty answer", where="a.csv, row 3", todo="fill it"),
+            2,
+            "error: empty answer, a.csv, row 3, fill it",
+        ),
         (GateError("3 wrong"), 1, "error: 3 wrong"),
         (EnvironmentFault("no device"), 3, "error: no device"),
         (Interrupted("stopped at step 3"), 130, "stopped at step 3"),
@@ -202,11 +206,10 @@ def test_the_hub_is_reachable_only_for_a_model_that_lies_there(monkeypatch: pyte
 
 
 def test_a_broken_pipe_is_quiet() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "medmind", "recipe", "show", "base"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait() == 0
+    command = [sys.executable, "-m", "medmind", "recipe", "show", "base"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0

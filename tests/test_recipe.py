@@ -97,7 +97,9 @@ def test_settings_are_read_as_meant(setting: str, value: object) -> None:
 
 
 def test_extends_merges_mappings_and_replaces_the_rest(tmp_path: Path) -> None:
-    write(tmp_path, "extends: terms\nname: parent\ndescription: hers\ntrain: {lora: {r: 4}, report_to: [a, b]}", "parent")
+    write(
+        tmp_path, "extends: terms\nname: parent\ndescription: hers\ntrain: {lora: {r: 4}, report_to: [a, b]}", "parent"
+    )
     target = write(tmp_path, "extends: parent.yaml\ntrain:\n  report_to: [c]\n  lora: {lora_alpha: 5}\n")
     recipe = load_recipe(target, ["train.lora.lora_dropout=0.5"])
     lora = recipe.train.lora
@@ -177,9 +179,9 @@ def test_a_slip_of_the_finger_finds_its_key(key: str, tmp_path: Path) -> None:
 
 def test_other_tools_names_lead_to_real_keys() -> None:
     assert set(ELSEWHERE.values()) <= set(keys_of(Recipe))
-    assert not set(ELSEWHERE) & {key.rpartition(".")[2] for key in keys_of(Recipe)}
-    (fault,) = faults_of("base", "lr=1")
-    assert 'did you mean "train.learning_rate"?' in fault
+    assert 'did you mean "train.learning_rate"?' in faults_of("base", "lr=1")[0]
+    (fault,) = faults_of("base", "train.batch_size=1")
+    assert '"train.per_device_train_batch_size" or "evaluate.batch_size"?' in fault
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_other_tools_names_lead_to_real_keys() -> None:
         ("seed: 1\n\tmodel: x\n", "line 2: not YAML"),
         ("seed: !!python/object:os.system x\n", "not YAML: could not determine a constructor"),
         ("seed: \x01\n", "not YAML"),
-        ("[" * 3000, "nested too deep"),
+        ("[" * 1200, "nested too deep"),
         ("", "the file is empty"),
         ("# nothing\n", "the file is empty"),
         ("- a\n", "a recipe is a mapping"),
@@ -235,7 +237,9 @@ def test_a_bad_setting_says_why(setting: str) -> None:
 
 
 def test_an_unknown_target_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r'unknown recipe "dmeo" \(did you mean "demo"\?\), known: base, demo') as caught:
+    with pytest.raises(
+        UsageError, match=r'unknown recipe "dmeo" \(did you mean "demo"\?\), known: base, demo'
+    ) as caught:
         load_recipe("dmeo")
     assert caught.value.exit_code == 2
     with pytest.raises(UsageError, match="no such recipe file"):

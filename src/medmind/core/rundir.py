@@ -129,6 +129,11 @@ class RunDir:
     def merged(self) -> Path:
         return self.export / "merged"
 
+    @property
+    def merged_from(self) -> Path:
+        """Hashes of merged/ and of what it was made from: its provenance, and how an unchanged one is recognised."""
+        return self.export / "merged.json"
+
     def gguf(self, kind: str) -> Path:
         """`kind` is f32, f16, q8_0, q4_k_m, …"""
         return self.export / f"model-{kind}.gguf"

@@ -171,9 +171,9 @@ def write(source: Source, prepared: Prepared, rundir: RunDir) -> list[Path]:
     files = {rundir.split(name): list(rows) for name, rows in prepared.parts.items()}
     if prepared.parts["test"] and source.suite:
         files[rundir.suite(source.suite)] = prepared.parts["test"]
-    for old in rundir.suite("any").parent.glob("*.jsonl"):
-        if old not in files:
-            old.unlink()
+    for name in rundir.suites():
+        if rundir.suite(name) not in files:
+            rundir.suite(name).unlink()
     for path, rows in files.items():
         write_jsonl(path, rows)
     write_jsonl(rundir.split("dropped"), prepared.dropped)

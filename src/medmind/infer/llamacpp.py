@@ -15,6 +15,8 @@ from medmind.core.types import Completion
 FILE_TYPES = {"0": "f32", "1": "f16", "7": "q8_0", "15": "q4_k_m"}
 """general.file_type as a file name says it."""
 CACHE_F32, CACHE_F16 = 0, 1
+SMALL_MODEL = 100_000_000
+"""Parameters below which one thread is as fast: llama.cpp's threads spin, so on a busy machine a second costs 60×."""
 
 
 @cache
@@ -49,7 +51,8 @@ class LlamaCppGenerator:
         self._stop_ids = frozenset(stop_ids)
         settings = library.LlamaContextParams()
         settings.n_ctx = settings.n_batch = context
-        settings.n_threads = settings.n_threads_batch = threads or os.cpu_count() or 1
+        wanted = 1 if self._model.n_params < SMALL_MODEL else os.cpu_count() or 1
+        settings.n_threads = settings.n_threads_batch = threads or wanted
         settings.type_k = settings.type_v = CACHE_F32 if self.dtype == "f32" else CACHE_F16
         settings.flash_attn_type = 0
         self._session = library.LlamaContext(self._model, settings, verbose=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
 from medmind.core.errors import DataError, EnvironmentFault
@@ -57,6 +57,11 @@ def load_tuned(spec: ModelSpec, trained: Path, dtype: torch.dtype = torch.float3
         raise DataError(
             f"the adapter does not fit {spec.id}: {error}", where=str(trained), todo="name the base it was trained on"
         ) from None
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A checkpoint's tokenizer as transformers reads it: to prove that ours says the same, never to work with."""
+    return _load(AutoTokenizer, str(folder))
 
 
 def _load(loader: Any, source: str, **settings: Any) -> Any:

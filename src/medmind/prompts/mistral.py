@@ -14,7 +14,7 @@ CHAT_TEMPLATE = """\
 {%- if message["role"] == "user" -%}
 {{- "[INST] " + (system if loop.index0 >= turns|length - 2 else "") + message["content"] + "[/INST]" -}}
 {%- else -%}
-{{- " " + message["content"]|trim + eos_token -}}
+{{- " " + message["content"].rstrip(" ") + eos_token -}}
 {%- endif -%}
 {%- endfor -%}
 """
@@ -49,6 +49,6 @@ class MistralV3(Renderer):
                 pieces += [Piece("control", "[/INST]", control=True)]
             else:
                 learn = place == len(turns) - 1
-                pieces += [Piece("assistant", f" {turn.text.strip()}", supervised=learn)]
+                pieces += [Piece("assistant", f" {turn.text.rstrip(' ')}", supervised=learn)]
                 pieces += [Piece("assistant", self.eos, control=True, supervised=learn)]
         return pieces

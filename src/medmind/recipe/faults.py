@@ -141,9 +141,8 @@ def unknown_key(location: Location) -> str:
     if name in known and "." in name:
         head, _, tail = name.rpartition(".")
         return f'no such key; in a file write it as "{tail}" inside the section "{head}"'
-    meant = [key for key in known if last(key) == name]
-    if not meant and name in ELSEWHERE:
-        meant = [ELSEWHERE[name]]
+    meant = [ELSEWHERE[name]] if name in ELSEWHERE else []
+    meant += [key for key in known if last(key) == name]
     siblings = [key for key in known if key.rpartition(".")[0] == ".".join(section)]
     if not meant:
         meant = nearest(name, siblings) or nearest(name, known)

@@ -1,0 +1,87 @@
+"""The model card: what this is, what it was made of, how good it is, how to run it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medmind.core.jsonl import read_json
+from medmind.core.rundir import RunDir
+from medmind.export.parity import Parity
+from medmind.models.spec import ModelSpec
+
+MAKERS = {"q4_k_m": "llama.cpp's quantiser"}
+DEMONSTRATION = (
+    "**This is a demonstration, not a source of medical knowledge:** its base is a toy of a few million parameters."
+)
+CAUTION = "**Not medical advice.** It can be wrong in a convincing tone; a professional must check what it says."
+
+
+def card(rundir: RunDir, spec: ModelSpec, name: str, kinds: Sequence[str], parities: dict[str, Parity]) -> str:
+    """`parities` holds the comparison with transformers for each GGUF kind."""
+    sections = [
+        f"---\nlicense: {spec.licence.lower()}\nbase_model: {spec.source if not spec.local else spec.id}\n---",
+        f"# {name}\n\n{DEMONSTRATION if spec.id == 'nano' else CAUTION}",
+        f"## Base\n\n{spec.id}, {spec.licence}, context {spec.context} tokens.",
+        describe_data(rundir),
+        describe_training(rundir),
+        describe_scores(rundir),
+        describe_files(rundir, kinds, parities),
+        f"## Run it with Ollama\n\n```\nollama create {name} -f Modelfile\nollama run {name}\n```\n\n"
+        "These two commands were not run here; what was checked is written above and in parity.json.",
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def describe_data(rundir: RunDir) -> str:
+    if not rundir.licences.exists():
+        return ""
+    rows = [
+        (origin["source"], Path(origin["file"]).name, origin["licence"], origin["sha256"][:12])
+        for origin in read_json(rundir.licences)
+    ]
+    return "## Data\n\n" + table(("source", "file", "licence", "sha256"), rows)
+
+
+def describe_training(rundir: RunDir) -> str:
+    if not rundir.recipe.exists():
+        return ""
+    recipe = yaml.safe_load(rundir.recipe.read_text(encoding="utf-8"))
+    kept = yaml.safe_dump(recipe.get("train", {}), sort_keys=False, allow_unicode=True).strip()
+    return f"## Training\n\nSeed {recipe.get('seed', 0)}.\n\n```yaml\n{kept}\n```"
+
+
+def describe_scores(rundir: RunDir) -> str:
+    rows = []
+    for folder in sorted(rundir.evaluate.iterdir()) if rundir.evaluate.is_dir() else []:
+        for which in ("base", "tuned"):
+            file = rundir.scores(folder.name, which)
+            if file.exists():
+                metrics = read_json(file)["metrics"]
+                rows += [(folder.name, which, metric, *figures(value)) for metric, value in metrics.items()]
+    return "## Scores\n\n" + table(("suite", "model", "metric", "value", "95 %", "n"), rows) if rows else ""
+
+
+def figures(metric: dict[str, Any]) -> tuple[str, str, str]:
+    return f"{metric['value']:.3f}", f"{metric['low']:.3f} to {metric['high']:.3f}", str(metric["n"])
+
+
+def describe_files(rundir: RunDir, kinds: Sequence[str], parities: dict[str, Parity]) -> str:
+    rows = []
+    for kind in kinds:
+        file = rundir.gguf(kind)
+        size = f"{file.stat().st_size / 1e6:,.1f} MB"
+        rows.append((file.name, size, MAKERS.get(kind, "medmind"), str(parities[kind])))
+    gate = parities["f32"]
+    return (
+        "## Files\n\n"
+        + table(("file", "size", "written by", f"replies against transformers float32, {gate.n} test prompts"), rows)
+        + f"\n\nThe conversion itself, before any rounding (float32 GGUF): {gate}. A tie is a first difference where "
+        f"transformers preferred its own token by less than {gate.bound} nats."
+    )
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
