@@ -205,6 +205,21 @@ def test_packaged_test_rows_do_not_outweigh_a_bad_file(tmp_path: Path) -> None:
     assert error.what == "1 of 1 rows would be dropped"
 
 
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"1": "text"}', '{"1": {"question": "?"}}', r'{"1": {"QUESTION": "\ud83d"}}']
+)
+def test_a_file_that_is_not_pubmedqa_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    assert "ori_pqal.json" in refused(path, "pubmedqa").todo
+
+
+def test_odd_numbers_reach_dropped_as_they_are(tmp_path: Path) -> None:
+    line = '{"question": "Why?", "answer": "", "n": 123456789012345678901234567890}'
+    _, dropped = run(jsonl(tmp_path / "a.jsonl", line))
+    assert dropped[0]["raw"]["n"] == 123456789012345678901234567890
+
+
 @pytest.mark.parametrize("source", ["csv", "jsonl", "medquad", "four_part", "pubmedqa"])
 def test_no_path_no_file_and_a_folder(tmp_path: Path, source: str) -> None:
     for path in ("", str(tmp_path / "absent.csv"), str(tmp_path)):

@@ -1,4 +1,4 @@
-"""What the data stage writes: parts that do not leak, the published sets with their known counts, one seed one result."""
+"""What the data stage writes: parts that do not leak, the published sets with their known counts."""
 
 import json
 from pathlib import Path

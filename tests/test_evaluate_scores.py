@@ -140,7 +140,7 @@ def test_categories_and_losses(renderer: Renderer) -> None:
     assert found.metrics["heldout_loss"].value == pytest.approx(14 / 6)
     assert found.metrics["heldout_loss"].n == 3
     assert {name: metrics["heldout_loss"].value for name, metrics in found.by_category.items()} == {"x": 3.0, "y": 1.0}
-    assert list(found.metrics)[0] == "answered"
+    assert next(iter(found.metrics)) == "answered"
     assert Scores.model_validate_json(found.model_dump_json()) == found
 
 

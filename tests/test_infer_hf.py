@@ -110,9 +110,8 @@ def test_log_likelihoods_agree_with_greedy_generation(model: MistralForCausalLM,
     generator = HfGenerator(model, [], show)
     replies = [completion.ids for completion in generator.generate(prompts, 3)]
     best = generator.log_likelihoods(list(zip(prompts, replies, strict=True)))
-    other = generator.log_likelihoods(
-        [(p, [*ids[:-1], (ids[-1] + 1) % 97]) for p, ids in zip(prompts, replies, strict=True)]
-    )
+    changed = [[*ids[:-1], (ids[-1] + 1) % VOCABULARY] for ids in replies]
+    other = generator.log_likelihoods(list(zip(prompts, changed, strict=True)))
     assert all(mine[-1] > theirs[-1] for mine, theirs in zip(best, other, strict=True))
 
 

@@ -119,10 +119,14 @@ def with_progress(rows: Iterable[Row | Dropped], what: str) -> Iterator[Row | Dr
 
 
 def split_rows(rows: Sequence[Row], config: DataConfig, seed: int) -> tuple[dict[str, list[Row]], list[Dropped]]:
-    """Parts in file order. Test is carved out of rows the source left open, validation also out of its train rows."""
+    """Parts in file order. Test is carved out of rows the source left open, validation also out of its train rows;
+    both fractions are of the rows before any carving.
+    """
     placed = move(rows, "test", config.test_fraction, seed, out_of=(None,))
     if not any(row.part == "validation" for row in placed):
-        placed = move(placed, "validation", config.validation_fraction, seed, out_of=(None, "train"))
+        before, left = (sum(row.part in (None, "train") for row in these) for these in (rows, placed))
+        fraction = config.validation_fraction * before / max(left, 1)
+        placed = move(placed, "validation", fraction, seed, out_of=(None, "train"))
     parts = {str(name): [row for row in placed if (row.part or "train") == name] for name in PARTS}
     parts["validation"], leaked = drop_leaks(parts["validation"], parts["test"], Fault.LEAK)
     parts["train"], leaks = drop_leaks(parts["train"], parts["test"], Fault.LEAK)

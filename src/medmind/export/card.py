@@ -72,13 +72,14 @@ def describe_files(rundir: RunDir, kinds: Sequence[str], parities: dict[str, Par
     for kind in kinds:
         file = rundir.gguf(kind)
         size = f"{file.stat().st_size / 1e6:,.1f} MB"
-        rows.append((file.name, size, MAKERS.get(kind, "medmind"), str(parities[kind])))
+        found = parities[kind]
+        rows.append((file.name, size, MAKERS.get(kind, "medmind"), f"{found.equal} of {found.n}"))
     gate = parities["f32"]
     return (
         "## Files\n\n"
-        + table(("file", "size", "written by", f"replies against transformers float32, {gate.n} test prompts"), rows)
-        + f"\n\nThe conversion itself, before any rounding (float32 GGUF): {gate}. A tie is a first difference where "
-        f"transformers preferred its own token by less than {gate.bound} nats."
+        + table(("file", "size", "written by", "replies word for word as transformers float32"), rows)
+        + f"\n\nThe conversion itself, before any rounding (float32 GGUF, {gate.n} test prompts): {gate}. A tie is a first "
+        f"difference where transformers preferred its own token by less than {gate.bound} nats."
     )
 
 

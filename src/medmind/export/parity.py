@@ -53,7 +53,7 @@ class Parity(Record):
 
 
 class TokenParity(Record):
-    """Prompt ids made three ways. In a look-alike the text itself names a control token: templates read it, we do not."""
+    """Prompt ids made three ways. A look-alike names a control token in its text: templates read it, we do not."""
 
     n: int
     equal: int

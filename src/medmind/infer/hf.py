@@ -1,6 +1,7 @@
 """Text and log-likelihoods from a transformers model: greedy, batched, and the same as one prompt at a time."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -22,8 +23,7 @@ class HfGenerator:
         decode: Callable[[Sequence[int]], str],
         batch_size: int = 16,
     ) -> None:
-        self._model = model
-        self._model.train(False)
+        self._model: Any = model.train(False)
         self._stop_ids = frozenset(stop_ids)
         self._decode = decode
         self._batch_size = batch_size

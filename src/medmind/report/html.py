@@ -54,6 +54,7 @@ def render(run: Run, config: ReportConfig) -> str:
         config=config,
         suites=[suite_view(suite) for suite in run.suites],
         loss=loss_view(run),
+        last_step=run.steps[-1]["step"] if run.steps else None,
         cost=cost_view(run, config.price_per_hour),
         facts=flatten({key: value for key, value in run.manifest.items() if key not in ("stages", "begun")}),
         parity=flatten(run.parity),
@@ -140,7 +141,6 @@ def loss_view(run: Run) -> dict[str, Any]:
         "rows": [rows[step] for step in sorted(rows)],
         "thinned": max(len(run.steps), len(run.held_out)) > TABLE_ROWS,
         "sources": sources,
-        "last": run.steps[-1] if run.steps else {},
     }
 
 

@@ -51,7 +51,7 @@ def intervals(rows: Sequence[tuple[str, dict[str, Any], dict[str, Any]]], name: 
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylim(len(rows) - 0.45, -0.55)
-    axes.set_yticks(range(len(rows)), [shorten(label) for label, _, _ in rows])
+    axes.set_yticks(range(len(rows)), [shorten(label) for label, _, _ in rows], parse_math=False)
     axes.tick_params(axis="y", length=0, labelcolor=COLOURS["ink"])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=COLOURS["line"], linewidth=0.8)
@@ -64,7 +64,7 @@ def shorten(label: str) -> str:
 
 
 def blank(height: float) -> tuple[Figure, Axes]:
-    with matplotlib.rc_context({"font.size": 10, "text.parse_math": False}):
+    with matplotlib.rc_context({"font.size": 10}):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.add_subplot()
     axes.set_facecolor("none")
@@ -82,7 +82,7 @@ def blank(height: float) -> tuple[Figure, Axes]:
 def drawn(figure: Figure, name: str) -> str:
     """The bare <svg> element: no date, no metadata, no outside address, ids unique to this plot."""
     buffer = io.StringIO()
-    settings = {"svg.hashsalt": f"medmind {name}", "svg.fonttype": "none", "text.parse_math": False}
+    settings = {"svg.hashsalt": f"medmind {name}", "svg.fonttype": "none"}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts draw the text, not ours
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -43,8 +43,11 @@ def read_items(path: Path) -> dict[str, Any]:
     todo = "data.path must be ori_pqal.json (or .json.gz) of github.com/pubmedqa/pubmedqa"
     try:
         items = json.loads(read_text(path))
+        json.dumps(items, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         raise DataError(f"not JSON: {error.msg}", where=f"{path}, line {error.lineno}", todo=todo) from None
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise DataError(f"damaged JSON: {error}", where=str(path), todo=todo) from None
     if not isinstance(items, dict) or not all(isinstance(item, dict) for item in items.values()):
         raise DataError("not an object of PubMed id → question", where=str(path), todo=todo)
     absent = [name for name in FIELDS if not any(name in item for item in items.values())]
@@ -72,7 +75,7 @@ def to_row(number: int, name: str, item: dict[str, Any], path: Path, official: b
         return Dropped(
             row=number, id=name, source="pubmedqa", file=str(path), fault=Fault.NOT_TEXT, reason=reason, raw=item
         )
-    titles = [str(title) for title in item.get("LABELS", [])] + [""] * len(contexts)
+    titles = [str(title) for title in item.get("LABELS") or []] + [""] * len(contexts)
     example = Example(
         id=name,
         source="pubmedqa",

@@ -1,0 +1,222 @@
+"""The terminal chat: turns are kept, both models hear the same, and a pipe gets answers on stdout alone."""
+
+import argparse
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from medmind.cli import chat
+from medmind.cli.chat import Chat, Speaker
+from medmind.core.errors import DataError, UsageError
+from medmind.core.jsonl import write_jsonl, write_text
+from medmind.core.rundir import RunDir
+from medmind.core.types import Example, Message
+from medmind.infer.fake import FakeGenerator
+from medmind.models.catalog import find_model
+from medmind.models.tokenizer import open_tokenizer
+from medmind.prompts.chat import Renderer
+from medmind.prompts.families import open_renderer
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    return open_renderer("mistral-v3", open_tokenizer(find_model("nano")))
+
+
+@pytest.fixture
+def fakes(renderer: Renderer) -> list[FakeGenerator]:
+    return [FakeGenerator(renderer.tokenizer, lambda _, name=name: f"I am {name}.") for name in ("old", "new")]
+
+
+@pytest.fixture
+def speakers(renderer: Renderer, fakes: list[FakeGenerator]) -> list[Speaker]:
+    pairs = zip(("base", "tuned"), fakes, strict=True)
+    return [Speaker(name, fake, renderer, "Be kind.", max_new_tokens=20) for name, fake in pairs]
+
+
+def pipe(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+def type_lines(monkeypatch: pytest.MonkeyPatch, lines: Sequence[str | type[BaseException]]) -> None:
+    """What a person types at the prompt; an exception stands for Ctrl-C or Ctrl-D."""
+    waiting: Iterator[str | type[BaseException]] = iter(lines)
+
+    def answer(_: str) -> str:
+        line = next(waiting)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    monkeypatch.setattr("builtins.input", answer)
+
+
+def test_a_pipe_gets_answers_on_stdout_alone(
+    speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe(monkeypatch, "Who are you?\n\nAnd now")
+    Chat(speakers, ["Sample?"], interactive=False).run()
+    shown = capsys.readouterr()
+    assert shown.out == "base: I am old.\ntuned: I am new.\n" * 2
+    assert shown.err == ""
+
+
+def test_one_model_in_a_pipe_needs_no_label(
+    speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe(monkeypatch, "Who?\n")
+    Chat(speakers[:1], [], interactive=False).run()
+    assert capsys.readouterr().out == "I am old.\n"
+
+
+def test_turns_are_kept_and_reset(
+    speakers: list[Speaker], fakes: list[FakeGenerator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe(monkeypatch, "First?\nSecond?\n/reset\nThird?\n")
+    Chat(speakers, [], interactive=False).run()
+    texts = [" ".join(text.split()) for text in fakes[1].asked]
+    assert texts == ["Be kind. First?", "First? I am new. Be kind. Second?", "Be kind. Third?"]
+
+
+def test_compare_toggles_and_begins_anew(
+    speakers: list[Speaker],
+    fakes: list[FakeGenerator],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pipe(monkeypatch, "One?\n/compare\nTwo?\n/compare\nThree?\n/quit\nFour?\n")
+    Chat(speakers, [], interactive=False).run()
+    assert [len(fake.asked) for fake in fakes] == [2, 3]
+    assert "One?" not in fakes[0].asked[1] + fakes[1].asked[1]
+    assert "I am new.\n" in capsys.readouterr().out
+
+
+def test_samples_can_be_asked_by_number(
+    speakers: list[Speaker],
+    fakes: list[FakeGenerator],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    long = "word " * 100 + "end?"
+    pipe(monkeypatch, "/samples\n/1\n/2\n/what\n")
+    Chat(speakers, [long], interactive=False).run()
+    assert len(fakes[0].asked) == 1
+    assert "end?" in fakes[0].asked[0]
+    told = capsys.readouterr().err
+    assert "/1  word" in told
+    assert "end?" not in told
+    assert 'no command "/2"' in told
+    assert 'no command "/what"' in told
+
+
+def test_old_turns_are_dropped_openly(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeGenerator(renderer.tokenizer, lambda _: "Fine.", context=100)
+    pipe(monkeypatch, "".join(f"This is question number {number}, quite long?\n" for number in range(6)))
+    Chat([Speaker("base", fake, renderer, "", 30)], [], interactive=False).run()
+    assert "number 0" in fake.asked[1]
+    assert "number 0" not in fake.asked[5]
+    assert "number 4" in fake.asked[5]
+    assert "no longer fit 100 tokens" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_question_beyond_the_context_is_an_error(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Strict(FakeGenerator):
+        def generate(self, *_: object) -> list:  # type: ignore[override, type-arg]
+            raise DataError("a prompt of 999 tokens leaves no room for a reply")
+
+    speaker = Speaker("base", Strict(renderer.tokenizer, str), renderer, "", 30)
+    pipe(monkeypatch, "Too long?\n")
+    with pytest.raises(DataError, match="no room"):
+        Chat([speaker], [], interactive=False).run()
+    type_lines(monkeypatch, ["Too long?", EOFError])
+    Chat([speaker], [], interactive=True).run()
+
+
+def test_ctrl_c_takes_the_question_back_and_leaves_at_the_prompt(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(text: str) -> str:
+        if text.endswith("slow?"):
+            raise KeyboardInterrupt
+        return "Fine."
+
+    old, new = FakeGenerator(renderer.tokenizer, lambda _: "Yes."), FakeGenerator(renderer.tokenizer, write)
+    pair = [Speaker("base", old, renderer, "", 30), Speaker("tuned", new, renderer, "", 30)]
+    type_lines(monkeypatch, ["slow?", "next?", KeyboardInterrupt])
+    Chat(pair, [], interactive=True).run()
+    shown = capsys.readouterr()
+    assert "forgotten" in shown.err
+    assert "tuned: Fine." in shown.out
+    assert "slow" not in old.asked[1] + new.asked[1]
+
+
+def test_a_cut_reply_is_said_to_be_cut(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeGenerator(renderer.tokenizer, lambda _: "A very long answer indeed, my friend.")
+    pipe(monkeypatch, "Why?\n")
+    Chat([Speaker("base", fake, renderer, "", 4)], [], interactive=False).run()
+    assert "cut after 4 tokens" in capsys.readouterr().err
+
+
+def namespace(target: Path | str, *sets: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    chat.add_arguments(parser)
+    return parser.parse_args([str(target), *(word for text in sets for word in ("--set", text))])
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> RunDir:
+    """A run whose training is done, as far as the manifest says."""
+    rundir = RunDir(tmp_path / "run")
+    write_text(rundir.recipe, "name: run\nmodel: nano\nstages: [data, train]\ndata: {system_prompt: Be brief.}\n")
+    turn = Message(role="user", text="What is edema?")
+    items = [Example(id=str(n), source="t", task="qa", turns=(turn,), target="Swelling.") for n in range(5)]
+    write_jsonl(rundir.split("test"), items)
+    rundir.finish("train", "key", [], 1.0)
+    return rundir
+
+
+def test_a_run_speaks_as_base_and_tuned(
+    finished: RunDir, renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[Path | None] = []
+
+    def open_fake(_spec: object, trained: Path | None, *_: object, **__: object) -> FakeGenerator:
+        opened.append(trained)
+        return FakeGenerator(renderer.tokenizer, lambda text: f"{'Be brief.' in text}, {trained is None}")
+
+    monkeypatch.setattr("medmind.infer.open.open_generator", open_fake)
+    pipe(monkeypatch, "/1\n")
+    assert chat.run(namespace(finished.root)) == 0
+    assert opened == [None, finished.adapter]
+    assert capsys.readouterr().out == "base: True, True\ntuned: True, False\n"
+
+
+def test_a_model_name_speaks_alone(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeGenerator(renderer.tokenizer, lambda text: text)
+    monkeypatch.setattr("medmind.infer.open.open_generator", lambda *_, **__: fake)
+    pipe(monkeypatch, "/compare\n/samples\nHello?\n")
+    assert chat.run(namespace("NANO", "data.system_prompt=Be kind.")) == 0
+    shown = capsys.readouterr()
+    assert shown.out.split() == ["Be", "kind.", "Hello?"]
+    assert "only the base model" in shown.err
+    assert "no sample questions" in shown.err
+
+
+def test_an_unfinished_run_says_what_to_do(tmp_path: Path) -> None:
+    rundir = RunDir(tmp_path / "run")
+    write_text(rundir.recipe, "name: run\nmodel: nano\n")
+    with pytest.raises(UsageError, match="takes it up where it stopped") as caught:
+        chat.run(namespace(rundir.root))
+    assert str(rundir.root) in str(caught.value)
+    with pytest.raises(UsageError, match="not a run directory"):
+        chat.run(namespace(tmp_path))
+    with pytest.raises(UsageError, match="unknown recipe"):
+        chat.run(namespace("nanoo"))
