@@ -45,3 +45,41 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     MistralForCausalLM(config).save_pretrained(folder)
     shutil.copy(NANO / "tokenizer.json", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers of nano itself (256 wide, so that K-quants are possible), random bfloat16 weights."""
+    import torch
+    from transformers import AutoConfig, MistralForCausalLM
+
+    from medmind.models.catalog import NANO
+
+    folder = tmp_path_factory.mktemp("wide")
+    torch.manual_seed(1)
+    model = MistralForCausalLM(AutoConfig.from_pretrained(NANO, num_hidden_layers=2))
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    shutil.copy(NANO / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wide_adapter(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of `wide_model` that changes what it says."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("adapter")
+    torch.manual_seed(2)
+    base = AutoModelForCausalLM.from_pretrained(wide_model, dtype=torch.float32)
+    targets = ["q_proj", "k_proj", "down_proj"]
+    adapted = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM"))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    adapted.save_pretrained(folder)
+    return folder

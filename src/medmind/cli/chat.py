@@ -107,9 +107,8 @@ class Speaker:
             dropped += 1
             prompt = self._renderer.prompt([*self._system, *self._turns, asked])
         if dropped:
-            say(
-                f"({self.name}: the oldest {dropped} turns no longer fit its {self._generator.context} tokens: dropped)"
-            )
+            limit = self._generator.context
+            say(f"({self.name}: dropped the oldest {dropped} turns, which no longer fit {limit} tokens)")
         return self._generator.generate([prompt], self._max_new_tokens)[0]
 
     def remember(self, question: str, reply: str) -> None:

@@ -98,7 +98,7 @@ def dispatch(words: list[str]) -> int:
     module = importlib.import_module(f"medmind.cli.{verb}")
     parser = Parser(prog=f"medmind {verb}", description=module.HELP)
     module.add_arguments(parser)
-    code: int = module.run(parser.parse_args(words[1:]))
+    code: int = module.run(parser.parse_intermixed_args(words[1:]))
     return code
 
 

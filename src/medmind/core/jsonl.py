@@ -22,7 +22,7 @@ def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise EnvironmentFault(f"cannot write: {error.strerror}", where=str(path)) from error
     finally:

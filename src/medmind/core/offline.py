@@ -1,7 +1,9 @@
 """No outbound connection: the one place that tells every library to stay at home, before it is imported."""
 
+import logging
 import os
 import sys
+import warnings
 
 SILENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -11,28 +13,22 @@ SILENT = {
     "USE_HUB_KERNELS": "NO",
     "TOKENIZERS_PARALLELISM": "false",
 }
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-
-
-_before: dict[str, str | None] = {}
+OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+set_here: set[str] = set()
+"""Which of them this process set itself: what the user set stays."""
 
 
 def keep_quiet(allow_hub: bool) -> None:
-    """Telemetry and update checks off, always; the Hub off too, unless the user named a model or data set there.
-
-    With `allow_hub`, what an earlier call switched off is as the user had it, who may have it off.
-    """
+    """Telemetry and update checks off, always; the Hub off too, unless the user named a model or data set there."""
     os.environ.update(SILENT)
     # The package "kernels" fetches compiled code from the Hub when others merely import it; here it is not installed.
     sys.modules["kernels"] = None  # type: ignore[assignment]
-    if not allow_hub:
-        for name, value in OFFLINE.items():
-            _before.setdefault(name, os.environ.get(name))
-            os.environ[name] = value
-        return
-    while _before:
-        name, old = _before.popitem()
-        if old is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = old
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns that it could not fetch them
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # about its own next version
+    for name in OFFLINE:
+        if allow_hub and name in set_here:
+            del os.environ[name]
+            set_here.remove(name)
+        elif not allow_hub and name not in os.environ:
+            os.environ[name] = "1"
+            set_here.add(name)

@@ -1,5 +1,6 @@
 """The data stage: a source's rows, checked, split and written into the run directory."""
 
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -58,6 +59,7 @@ def prepare(config: DataConfig, rundir: RunDir, seed: int) -> list[Path]:
         "left_to_pretraining": prepared.left_to_pretraining,
         "not_sampled": prepared.not_sampled,
     }
+    shutil.rmtree(rundir.data, ignore_errors=True)  # only now: until the new rows are whole, the old ones stay
     written = write(source, prepared, rundir)
     write_json(rundir.licences, origins)
     write_json(rundir.data_report, report)

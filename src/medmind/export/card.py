@@ -78,8 +78,8 @@ def describe_files(rundir: RunDir, kinds: Sequence[str], parities: dict[str, Par
     return (
         "## Files\n\n"
         + table(("file", "size", "written by", "replies word for word as transformers float32"), rows)
-        + f"\n\nThe conversion itself, before any rounding (float32 GGUF, {gate.n} test prompts): {gate}. A tie is a first "
-        f"difference where transformers preferred its own token by less than {gate.bound} nats."
+        + f"\n\nThe conversion itself, before any rounding (float32 GGUF, {gate.n} test prompts): {gate}. A tie is a "
+        f"first difference where transformers preferred its own token by less than {gate.bound} nats."
     )
 
 

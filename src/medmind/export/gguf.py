@@ -1,6 +1,7 @@
 """A merged checkpoint as a GGUF file, written tensor by tensor: dense Llama and Mistral with byte-level BPE."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -73,28 +74,33 @@ def write(merged: Path, out: Path, kind: str, facts: Facts, progress: Progress |
     tensors = list(find_tensors(merged, config))
     vocabulary = read_vocabulary(merged / "tokenizer.json", config["vocab_size"])
     with whole(out) as temporary:
-        writer = gguf.GGUFWriter(temporary, "llama")
-        add_general(writer, facts, kind, sum(int(np.prod(tensor.shape)) for tensor in tensors))
-        add_architecture(writer, config)
-        vocabulary.write(writer)
-        add_control_tokens(writer, merged, vocabulary)
-        for tensor in tensors:
-            qtype = tensor.qtype(kind)
-            size = int(np.prod(gguf.quant_shape_to_byte_shape(tensor.shape, qtype)))
-            writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, raw_dtype=qtype)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for number, tensor in enumerate(tensors, start=1):
-            writer.write_tensor_data(encode(tensor, kind))
-            if progress:
-                progress(number, len(tensors))
-        writer.close()
+        with closing(gguf.GGUFWriter(temporary, "llama")) as writer:
+            add_general(writer, facts, kind, sum(int(np.prod(tensor.shape)) for tensor in tensors))
+            add_architecture(writer, config)
+            vocabulary.write(writer)
+            add_control_tokens(writer, merged, vocabulary)
+            stream(writer, tensors, kind, progress)
         verify(temporary, {tensor.name: tensor.qtype(kind) for tensor in tensors})
 
 
+def stream(writer: gguf.GGUFWriter, tensors: list[Tensor], kind: str, progress: Progress | None) -> None:
+    """The header from the shapes alone, then one tensor at a time: memory holds the largest, not the model."""
+    for tensor in tensors:
+        qtype = tensor.qtype(kind)
+        size = int(np.prod(gguf.quant_shape_to_byte_shape(tensor.shape, qtype)))
+        writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), size, raw_dtype=qtype)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for number, tensor in enumerate(tensors, start=1):
+        writer.write_tensor_data(encode(tensor, kind))
+        if progress:
+            progress(number, len(tensors))
+
+
 def encode(tensor: Tensor, kind: str) -> np.ndarray[Any, Any]:
-    data: np.ndarray[Any, Any] = gguf.quants.quantize(tensor.read(), tensor.qtype(kind))
+    with np.errstate(over="ignore"):
+        data: np.ndarray[Any, Any] = gguf.quants.quantize(tensor.read(), tensor.qtype(kind))
     if data.dtype == np.float16 and not np.isfinite(data).all():
         raise DataError(f"{tensor.source} exceeds the range of float16", where=str(tensor.file))
     return data

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
 
 from medmind.core.errors import DataError, UsageError
 from medmind.core.jsonl import read_json, write_json, write_text
@@ -50,9 +49,11 @@ def merge_adapter(spec: ModelSpec, trained: Path, folder: Path) -> None:
     model = load_tuned(spec, trained, torch.float32)
     check_adapter_fits(model, names, spec, trained)
     try:
-        merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
+        merged = model.merge_and_unload(safe_merge=True)
     except ValueError as error:
-        raise DataError(f"the adapter cannot be merged: {error}", where=str(trained)) from None
+        raise DataError(
+            f"the adapter cannot be merged: {error}", where=str(trained), todo="train again with a lower learning rate"
+        ) from None
     merged.to(DTYPES[stored_dtype(base)])
     merged.save_pretrained(folder)
 

@@ -45,8 +45,8 @@ class LlamaCppGenerator:
         self._model = load_model(library, path)
         self._vocab = self._model.get_vocab()
         metadata = self._model.metadata()
-        self.dtype = FILE_TYPES.get(metadata["general.file_type"], "quantised")
-        self.chat_template: str = metadata["tokenizer.chat_template"]
+        self.dtype = FILE_TYPES.get(metadata.get("general.file_type", ""), "quantised")
+        self.chat_template: str = metadata.get("tokenizer.chat_template", "")
         self.context = context
         self._stop_ids = frozenset(stop_ids)
         settings = library.LlamaContextParams()

@@ -131,7 +131,7 @@ def forget_other_work(rundir: RunDir, stage: str, key: str) -> None:
     """Half-done work is resumed only under the same key; a stage begun with other settings starts anew."""
     begun = rundir.read_manifest().get("begun", {})
     folder = rundir.root / stage
-    if begun.get(stage) != key and folder.is_dir():
+    if begun.get(stage) != key and folder.is_dir() and stage != "data":  # data replaces its own, once it has read all
         shutil.rmtree(folder)
     rundir.note(begun=begun | {stage: key})
 
@@ -168,10 +168,9 @@ def run_evaluate(recipe: Recipe, rundir: RunDir) -> list[Path]:
     files: list[Path] = []
     for which, trained in (("base", None), ("tuned", trained_folder(recipe, rundir))):
         generator = open_generator(spec, trained, renderer, batch_size=config.batch_size)
-        files += evaluate_model(
-            config, rundir, which, spec.id, generator, renderer, recipe.data.system_prompt, recipe.seed
-        )
-    return files + compare(config, rundir)
+        prompt = recipe.data.system_prompt
+        files += evaluate_model(config, rundir, which, spec.id, generator, renderer, prompt, recipe.seed)
+    return files + compare(config, rundir, recipe.seed)
 
 
 def run_export(recipe: Recipe, rundir: RunDir) -> list[Path]:

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -173,7 +173,7 @@ def collect(rundir: RunDir, seed: int, examples: int) -> Run:
     return run
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -190,7 +190,9 @@ def read_suite(reader: Reader, rundir: RunDir, name: str, seed: int, examples: i
         which: {str(line.get("id")): line for line in reader.lines(rundir.predictions(name, which))}
         for which in ("base", "tuned")
     }
-    questions = {str(line.get("id")): line for line in reader.lines(rundir.suite(name))} if any(answers.values()) else {}
+    questions = (
+        {str(line.get("id")): line for line in reader.lines(rundir.suite(name))} if any(answers.values()) else {}
+    )
     ids = choose(answers["base"], answers["tuned"], seed, examples)
     return Suite(
         name,

@@ -57,7 +57,7 @@ def render(run: Run, config: ReportConfig) -> str:
         last_step=run.steps[-1]["step"] if run.steps else None,
         cost=cost_view(run, config.price_per_hour),
         facts=flatten({key: value for key, value in run.manifest.items() if key not in ("stages", "begun")}),
-        parity=flatten(run.parity),
+        parity=parity_view(run.parity),
         limits=words.limits(run),
         stages=STAGES,
     )
@@ -170,6 +170,16 @@ def cost_view(run: Run, price: float) -> dict[str, Any]:
 def added(lines: Sequence[dict[str, Any]], name: str) -> float | None:
     numbers = [line[name] for line in lines if is_number(line.get(name))]
     return sum(numbers) if numbers else None
+
+
+def parity_view(found: dict[str, Any]) -> dict[str, Any]:
+    """The gate's word and one row a weight format; the float32 file stands first and alone decides."""
+    if not found:
+        return {}
+    files = {"f32": found} | as_dict(found.get("files"))
+    said = found.get("passed")
+    tone, word = ("better", "Yes") if said is True else ("worse", "No") if said is False else ("unclear", words.MISSING)
+    return {"tone": tone, "word": word, "files": files, "tokens": as_dict(found.get("token_ids"))}
 
 
 def flatten(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

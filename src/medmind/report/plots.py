@@ -11,21 +11,30 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-COLOURS = {"ink": "#010203", "muted": "#020304", "line": "#030405", "base": "#040506", "tuned": "#050607", "paper": "#060708"}
+COLOURS = {
+    "ink": "#010203",
+    "muted": "#020304",
+    "line": "#030405",
+    "base": "#040506",
+    "tuned": "#050607",
+    "paper": "#060708",
+}
 """Stand-ins that no plot would choose, exchanged for var(--name) once the SVG is drawn."""
-WIDTH = 7.6
+WIDTH = 8.6
 """Inches; the page scales the drawing to its column."""
 LONGEST = 40
 
 
 def loss_curve(steps: Sequence[dict[str, Any]], held_out: Sequence[dict[str, Any]]) -> str:
     """Training loss of every logged step, held-out loss where it was measured (nats per supervised token)."""
-    figure, axes = blank(3.1)
-    x, y = [line["step"] for line in steps], [line["loss"] for line in steps]
-    few = "." if len(x) < 3 else ""
-    axes.plot(x, y, color=COLOURS["base"], linewidth=1.1, marker=few, label="training, each step", zorder=2)
-    x, y = [line["step"] for line in held_out], [line["eval_loss"] for line in held_out]
-    axes.plot(x, y, color=COLOURS["tuned"], linewidth=1.8, marker="o", markersize=5, label="held out", zorder=3)
+    figure, axes = blank(3.2)
+    if steps:
+        x, y = [line["step"] for line in steps], [line["loss"] for line in steps]
+        few = "." if len(x) < 3 else ""
+        axes.plot(x, y, color=COLOURS["base"], linewidth=1.1, marker=few, label="training, each step", zorder=2)
+    if held_out:
+        x, y = [line["step"] for line in held_out], [line["eval_loss"] for line in held_out]
+        axes.plot(x, y, color=COLOURS["tuned"], linewidth=1.8, marker="o", markersize=5, label="held out", zorder=3)
     axes.set_xlabel("step")
     axes.set_ylabel("loss, nats per token")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -40,13 +49,13 @@ def intervals(rows: Sequence[tuple[str, dict[str, Any], dict[str, Any]]], name: 
 
     Fractions are drawn from 0 to 100 %, anything else over the range it has.
     """
-    figure, axes = blank(0.62 + 0.46 * len(rows))
+    figure, axes = blank(0.55 + 0.48 * len(rows))
     for place, (_, base, tuned) in enumerate(rows):
-        for metric, colour, y, face in ((base, "base", place - 0.15, "paper"), (tuned, "tuned", place + 0.15, "tuned")):
+        for metric, colour, y, face in ((base, "base", place - 0.12, "paper"), (tuned, "tuned", place + 0.12, "tuned")):
             if metric:
                 axes.plot([metric["low"], metric["high"]], [y, y], color=COLOURS[colour], linewidth=2.2, zorder=2)
-                style = {"markersize": 7, "markerfacecolor": COLOURS[face], "markeredgewidth": 1.8, "zorder": 3}
-                axes.plot([metric["value"]], [y], "o", color=COLOURS[colour], clip_on=False, **style)
+                dot: dict[str, Any] = {"markersize": 7, "markerfacecolor": COLOURS[face], "markeredgewidth": 1.8}
+                axes.plot([metric["value"]], [y], "o", color=COLOURS[colour], clip_on=False, zorder=3, **dot)
     if fractions:
         axes.set_xlim(-0.02, 1.02)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -82,7 +91,7 @@ def blank(height: float) -> tuple[Figure, Axes]:
 def drawn(figure: Figure, name: str) -> str:
     """The bare <svg> element: no date, no metadata, no outside address, ids unique to this plot."""
     buffer = io.StringIO()
-    settings = {"svg.hashsalt": f"medmind {name}", "svg.fonttype": "none"}
+    settings: Any = {"svg.hashsalt": f"medmind {name}", "svg.fonttype": "none"}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's fonts draw the text, not ours
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -17,7 +17,7 @@ SHOWN_CHARACTERS = 700
 def show_summary(rundir: RunDir) -> None:
     """Reads the run directory; what is not there is said."""
     seed = rundir.read_manifest().get("seed")
-    run = collect(rundir, seed if isinstance(seed, int) else 0, 1)
+    run = collect(rundir, seed if isinstance(seed, int) else 0, 2)
     for problem in run.problems:
         say(problem, style="yellow")
     scored = [suite for suite in run.suites if suite.ran]

@@ -8,7 +8,6 @@ from medmind.report.collect import Run, Suite, as_dict, is_number
 MISSING = "not recorded"
 LOSSES = ("heldout_loss", "eval_loss", "nll")
 """Metrics in nats; every other metric is a fraction and is shown in per cent."""
-LOWER_IS_BETTER = (*LOSSES, "repetition", "brier", "ece_15_width", "ece_10_mass")
 
 METRICS = {
     "format_adherence": ("Four-part form kept", "the reply has the four parts, complete and in order"),
@@ -22,9 +21,9 @@ METRICS = {
     "heldout_loss": ("Held-out loss", "surprise at the reference replies, nats per token; lower is better"),
 }
 VERDICTS = {
-    "better": ("Better", "The tuned model does better than the base model."),
-    "worse": ("Worse", "The tuned model does worse than the base model."),
-    "cannot tell": ("Cannot tell", "These questions cannot tell the tuned model from the base model."),
+    "better": ("Better", "the tuned model does better than the base model"),
+    "worse": ("Worse", "the tuned model does worse than the base model"),
+    "cannot tell": ("Cannot tell", "these questions cannot tell the tuned model from the base model"),
 }
 
 
@@ -115,13 +114,14 @@ def verdict_of(suite: Suite) -> Verdict:
     unit = "nats" if name in LOSSES else "points"
     difference = amount(name, found.get("difference"), "+").removesuffix(" %")
     figures = (
-        f"{title_of(name)}: base {amount(name, found.get('base'))}, tuned {amount(name, found.get('tuned'))}; "
-        f"difference {difference} {unit} (95 % interval {span(name, found.get('low'), found.get('high'), '+')}), "
-        f"the same {count(found.get('n'))} questions for both."
+        f"From {amount(name, found.get('base'))} to {amount(name, found.get('tuned'))}: {difference} {unit} "
+        f"(95 % interval {span(name, found.get('low'), found.get('high'), '+')}), "
+        f"over the same {count(found.get('n'))} questions."
     )
     if found.get("lower_is_better"):
         figures += " Lower is better."
-    return Verdict(tone, *known, figures, tuple(fine_print(name, found)))
+    word, said = known
+    return Verdict(tone, word, f"Judged by “{title_of(name)}”, {said}.", figures, tuple(fine_print(name, found)))
 
 
 def fine_print(name: str, found: dict[str, Any]) -> list[str]:
@@ -129,14 +129,18 @@ def fine_print(name: str, found: dict[str, Any]) -> list[str]:
     lines = []
     if is_number(found.get("gained")) and is_number(found.get("lost")):
         p_value = f"; McNemar mid-p {found['p_value']:.2g}" if is_number(found.get("p_value")) else ""
-        lines.append(f"{found['gained']} questions gained, {found['lost']} lost by tuning{p_value}.")
-    if is_number(found.get("smallest_detectable")):
-        smallest = amount(name, found["smallest_detectable"]).replace(" %", " points")
-        lines.append(f"So many questions show a true difference of {smallest} with a chance of 80 %.")
-    if is_number(found.get("power")) and is_number(found.get("power_for")):
-        wanted = amount(name, found["power_for"]).replace(" %", " points")
-        lines.append(f"Their chance to show a difference of {wanted} is {percent(found['power'])}.")
+        lines.append(f"{found['gained']} questions gained, {found['lost']} lost by training{p_value}.")
+    smallest, chance, wanted = (found.get(key) for key in ("smallest_detectable", "power", "power_for"))
+    if is_number(smallest):
+        lines.append(f"So many questions would show a true difference of {gap(name, smallest)} four times in five.")
+    if is_number(chance) and is_number(wanted):
+        lines.append(f"Their chance to show one of {gap(name, wanted)} is {percent(chance)}.")
     return lines
+
+
+def gap(name: str, value: Any) -> str:
+    """A difference in the metric's unit: points, or nats."""
+    return f"{value:.3f} nats" if name in LOSSES else f"{value * 100:.1f} points"
 
 
 def limits(run: Run) -> list[str]:
@@ -144,7 +148,7 @@ def limits(run: Run) -> list[str]:
     lines = []
     if run.model.lower() == "nano":
         lines.append("nano is a demonstration model, not a source of medical knowledge: do not believe what it says.")
-    lines.append("Nothing here is a medical device, and no clinician has judged these answers.")
+    lines.append("Nothing here is a medical device, and no clinician's judgement of the answers is in this report.")
     scored = [suite for suite in run.suites if suite.ran]
     if any("format_adherence" in {**as_dict(s.base.get("metrics")), **as_dict(s.tuned.get("metrics"))} for s in scored):
         lines.append("Keeping the four-part form says nothing about whether the content is true.")
@@ -159,5 +163,5 @@ def limits(run: Run) -> list[str]:
         lines.append(f"At most {sampled} questions of each suite were asked, a seeded sample.")
     if scored:
         lines.append("One training run with one seed: how much another seed would change is not known.")
-    lines += [f"{run.absent(stage)}" for stage in ("evaluate", "export") if stage not in run.stages]
+    lines += [run.absent(stage) for stage in ("evaluate", "export") if stage not in run.stages]
     return lines

@@ -120,6 +120,8 @@ def held_out_loss(
 def training_arguments(config: TrainConfig, rundir: RunDir, rows: int, dtype: torch.dtype, seed: int) -> Any:
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
     steps = config.max_steps or math.ceil(math.ceil(rows / per_step) * config.num_train_epochs)
+    # Named only when wanted: newer versions of transformers warn of the name.
+    extra: dict[str, Any] = {"gradient_checkpointing": True} if config.gradient_checkpointing else {}
     return TrainingArguments(
         output_dir=str(rundir.checkpoints),
         num_train_epochs=config.num_train_epochs,
@@ -144,8 +146,7 @@ def training_arguments(config: TrainConfig, rundir: RunDir, rows: int, dtype: to
         dataloader_pin_memory=False,
         seed=seed,
         data_seed=seed,
-        # Named only when wanted: newer versions of transformers warn of the name.
-        **({"gradient_checkpointing": True} if config.gradient_checkpointing else {}),
+        **extra,
     )
 
 
@@ -211,8 +212,10 @@ def dtype_name(dtype: torch.dtype) -> str:
 def summary(counts: dict[str, Any]) -> dict[str, Any]:
     """The counts for plan.json, the lengths as a few quantiles."""
     lengths = sorted(counts.pop("lengths"))
+    if not lengths:
+        return counts
     spread = {f"p{share}": lengths[min(len(lengths) - 1, len(lengths) * share // 100)] for share in (50, 90, 99, 100)}
-    return counts | ({"length_tokens": spread} if lengths else {})
+    return counts | {"length_tokens": spread}
 
 
 def finish(config: TrainConfig, rundir: RunDir, trainer: PackedTrainer) -> list[Path]:
