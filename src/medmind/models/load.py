@@ -65,7 +65,8 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _load(loader: Any, source: str, **settings: Any) -> Any:
-    logging.disable_progress_bar()  # loading is quick; bars are for long work, and downloads have their own
+    silence: Any = logging.disable_progress_bar  # loading is quick, and downloads have their own bars
+    silence()
     try:
         return loader.from_pretrained(source, trust_remote_code=False, **settings)
     except (OSError, ValueError) as error:

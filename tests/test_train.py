@@ -1,1 +1,0 @@
-"""The loop: what the loss sees, packing, masks, limits, resume."""
