@@ -1,6 +1,6 @@
 """Puts pre-trained weights into the package as bf16 safetensors; a maintainer runs it after `medmind train nano`.
 
-    .venv/bin/python scripts/publish_nano.py runs/nano/train/model
+.venv/bin/python scripts/publish_nano.py runs/nano/train/model
 """
 
 import sys

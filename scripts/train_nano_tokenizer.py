@@ -1,6 +1,6 @@
 """Makes nano's tokenizer from its pre-training passages; a maintainer runs it once.
 
-    .venv/bin/python scripts/train_nano_tokenizer.py ../shared/data src/medmind/models/nano/tokenizer.json
+.venv/bin/python scripts/train_nano_tokenizer.py ../shared/data src/medmind/models/nano/tokenizer.json
 """
 
 import sys

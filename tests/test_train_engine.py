@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from medmind.core.errors import DataError
+from medmind.core.errors import DataError, GateError
 from medmind.core.jsonl import read_jsonl, write_jsonl
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example, Message
@@ -151,6 +151,20 @@ def test_the_batch_cut_does_not_change_the_first_loss(tiny_model: Path, tmp_path
         run(rundir, tiny_model, CONFIG.model_copy(update=change))
         losses.append(next(line["loss"] for line in read_jsonl(rundir.metrics) if "loss" in line))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_checkpointing_does_not_change_the_losses(tiny_model: Path, tmp_path: Path) -> None:
+    losses = []
+    for recompute in (False, True):
+        rundir = prepared(tmp_path / str(recompute))
+        run(rundir, tiny_model, CONFIG.model_copy(update={"gradient_checkpointing": recompute, "max_steps": 3}))
+        losses.append([line["loss"] for line in read_jsonl(rundir.metrics) if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(GateError, match="not a number"):
+        run(prepared(tmp_path), tiny_model, CONFIG.model_copy(update={"learning_rate": 1e30}))
 
 
 KILLED = """

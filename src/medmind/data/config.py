@@ -40,6 +40,8 @@ class DataConfig(StageConfig):
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
     test_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Used where the source does not fix its own test rows."""
+    max_validation_rows: int = Field(default=200, ge=1)
+    """Enough to watch the loss by; more would cost time at every measurement and rows to learn from."""
     max_train_rows: int | None = Field(default=None, ge=1)
     """A seeded sample of the training rows, never a prefix; validation shrinks in proportion."""
     max_test_rows: int | None = Field(default=None, ge=1)

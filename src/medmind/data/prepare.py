@@ -127,7 +127,8 @@ def split_rows(rows: Sequence[Row], config: DataConfig, seed: int) -> tuple[dict
     placed = move(rows, "test", config.test_fraction, seed, out_of=(None,))
     if not any(row.part == "validation" for row in placed):
         before, left = (sum(row.part in (None, "train") for row in these) for these in (rows, placed))
-        fraction = config.validation_fraction * before / max(left, 1)
+        wanted = min(config.validation_fraction * before, config.max_validation_rows)
+        fraction = wanted / max(left, 1)
         placed = move(placed, "validation", fraction, seed, out_of=(None, "train"))
     parts = {str(name): [row for row in placed if (row.part or "train") == name] for name in PARTS}
     parts["validation"], leaked = drop_leaks(parts["validation"], parts["test"], Fault.LEAK)

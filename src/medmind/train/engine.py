@@ -165,6 +165,7 @@ def train(
     rows, counts = load_rows(rundir.split("train"), renderer, system_prompt, config)
     if not rows:
         raise DataError("no row to train on", where=str(rundir.split("train")))
+    refuse_beyond_context(rows, spec)
     held_out, held_out_counts = load_rows(rundir.split("validation"), renderer, system_prompt, config)
     set_seed(seed)
     dtype = pick_dtype(config.dtype)
@@ -196,13 +197,25 @@ def train(
         keep=config.save_total_limit,
     )
     started = time.time()
-    trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    finally:
+        watcher.close()
     last_step = trainer.state.global_step
     process = {"pid": os.getpid(), "first_step": first_step + 1, "last_step": last_step, "started": started}
     MetricsLog(rundir.processes, last_step).add(process)
     if watcher.stopped and last_step < trainer.state.max_steps:
         raise Interrupted(f"stopped after step {last_step}, which is saved", todo="the same command resumes there")
     return finish(config, rundir, trainer)
+
+
+def refuse_beyond_context(rows: Sequence[Row], spec: ModelSpec) -> None:
+    longest = max(len(row.ids) for row in rows)
+    if longest > spec.context:
+        raise DataError(
+            f"a row has {longest} tokens, more than the {spec.context} {spec.id} can read",
+            todo=f"set train.max_length to at most {spec.context} and say in train.overflow what is to happen",
+        )
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -1,6 +1,7 @@
 """What a training run writes down and shows while it goes: metrics.jsonl, the live line, a clean stop."""
 
 import json
+import math
 import resource
 import signal
 import sys
@@ -12,14 +13,19 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from medmind.core.errors import GateError
 from medmind.core.jsonl import read_jsonl, write_jsonl
-from medmind.core.log import console
+from medmind.core.log import console, say
 
 
 def memory_gb() -> float:
     """Peak resident memory of this process so far; ru_maxrss counts KiB on Linux and bytes on macOS."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e9 if sys.platform == "darwin" else 1e9 / 1024)
+
+
+SECONDS_BETWEEN_LINES = 30
+"""Where there is no terminal to redraw a line on."""
 
 
 class Meter:
@@ -63,6 +69,7 @@ class Watcher(TrainerCallback):
             console=console(),
             disable=not console().is_terminal,
         )
+        self.told = time.monotonic()
         self.previous: dict[int, Any] = {}
 
     def on_train_begin(
@@ -97,8 +104,16 @@ class Watcher(TrainerCallback):
                     "memory_gb": round(memory_gb(), 3),
                 }
             )
+        if not math.isfinite(meter.loss):
+            raise GateError(
+                f"the loss of step {state.global_step} is not a number",
+                todo="lower train.learning_rate; the same command starts from the last checkpoint",
+            )
         line = f"loss {meter.loss:.3f}  {speed:,.0f} tokens/s  {memory_gb():.1f} GB"
         self.progress.update(self.task, completed=state.global_step, line=line)
+        if self.progress.disable and time.monotonic() - self.told > SECONDS_BETWEEN_LINES:
+            say(f"step {state.global_step}/{state.max_steps}  {line}")
+            self.told = time.monotonic()
         meter.reset()
         if self.stopped:
             control.should_save = control.should_training_stop = True
@@ -109,6 +124,10 @@ class Watcher(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **settings: Any
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the terminal and the signals back, however training ended."""
         self.progress.stop()
         for number, handler in self.previous.items():
             signal.signal(number, handler)
