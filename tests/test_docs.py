@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from medmind.cli import main as door
-from medmind.core.types import Example, Outcome, Passage, Prediction
+from medmind.core.types import Example, Message, Outcome, Prediction
 from medmind.data.prepare import assemble
 from medmind.evaluate.metrics.loss import ItemLoss
 from medmind.evaluate.score import Origin, score
@@ -109,32 +109,21 @@ def test_every_preset_is_in_both_tables(preset: str) -> None:
         assert f"\n| `{preset}` |" in read(page)
 
 
+def examples_of(task: str) -> list[Example]:
+    targets = ("yes", "no", "maybe") if task == "choice" else ("a reply",)
+    asked = (Message(role="user", text="Explain: x"),)
+    return [Example(id=name, source="s", task=task, turns=asked, options=targets, target=name) for name in targets]
+
+
 def metric_names() -> set[str]:
-    """Every name scores.json can hold: of each task, from items with a loss and a category."""
+    """Every name scores.json can hold: those of each task that can be evaluated, with losses."""
     found: set[str] = set()
-    for task in TASKS.names():
-        targets = ("yes", "no", "maybe") if task == "choice" else ("**Definition**: a b c",)
-        if task == "text":
-            continue
-        examples = [
-            Example(
-                id=target,
-                source="s",
-                task=task,
-                turns=({"role": "user", "text": "Explain: x"},),
-                passages=(Passage(id="p", text="p"),),
-                options=targets,
-                target=target,
-            )
-            for target in targets
-        ]
-        predictions = [
-            Prediction(id=one.id, prompt="", text="x", answer="x", outcome=Outcome.ANSWERED, correct=True)
-            for one in examples
-        ]
+    for task in set(TASKS) - {"text"}:
+        examples = examples_of(task)
+        said = {"prompt": "", "text": "x", "answer": "x", "outcome": Outcome.ANSWERED, "correct": True}
+        predictions = [Prediction(id=one.id, **said) for one in examples]
         losses = [ItemLoss(id=one.id, nats=1.0, tokens=1) for one in examples]
-        origin = Origin(suite="s", model="m", dtype="float32", engine="e", data_sha256="")
-        found |= set(score(origin, examples, predictions, losses, seed=0).metrics)
+        found |= set(score(Origin("s", "m", "float32", "e", ""), examples, predictions, losses, seed=0).metrics)
     return found
 
 

@@ -35,7 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, so that the checkout stays as it is and nothing left over in it gets in."""
     copy = tmp_path_factory.mktemp("wheel")
     shutil.copytree(SOURCE, copy / "src", ignore=shutil.ignore_patterns("*.egg-info", "__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(REPOSITORY / name, copy)
     call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", "dist", str(copy), cwd=copy)
     (built,) = (copy / "dist").glob("*.whl")

@@ -98,7 +98,9 @@ def dispatch(words: list[str]) -> int:
     module = importlib.import_module(f"medmind.cli.{verb}")
     parser = Parser(prog=f"medmind {verb}", description=module.HELP)
     module.add_arguments(parser)
-    code: int = module.run(parser.parse_intermixed_args(words[1:]))
+    # Flags may stand between the words; a parser with words of its own (recipe) refuses to be read that way.
+    parse = parser.parse_args if parser._subparsers else parser.parse_intermixed_args
+    code: int = module.run(parse(words[1:]))
     return code
 
 
