@@ -24,12 +24,12 @@ REPOSITORY = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def _same_environment() -> Iterator[None]:
     """keep_quiet changes the process's environment; the next test must not see it."""
-    environment, before = dict(os.environ), dict(offline._before)
+    environment, before = dict(os.environ), set(offline.set_here)
     yield
     os.environ.clear()
     os.environ.update(environment)
-    offline._before.clear()
-    offline._before.update(before)
+    offline.set_here.clear()
+    offline.set_here.update(before)
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_the_run_directory_is_out_or_the_target_or_by_name(tmp_path: Path) -> No
 def test_the_hub_is_reachable_only_for_a_model_that_lies_there(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in offline.OFFLINE:
         monkeypatch.delenv(name, raising=False)
-    offline._before.clear()
+    offline.set_here.clear()
     main(["recipe", "ls"])
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["TRANSFORMERS_OFFLINE"] == "1"
     args = Namespace(target="demo", sets=[], out=None)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from medmind.cli import main as door
+from medmind.core import errors
 from medmind.core.types import Example, Message, Outcome, Prediction
 from medmind.data.prepare import assemble
 from medmind.evaluate.metrics.loss import ItemLoss
@@ -91,9 +92,9 @@ def test_the_one_list_of_flags_is_whole() -> None:
 
 
 def test_the_exit_codes_are_those_of_the_errors() -> None:
-    from medmind.core import errors
-
-    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    classes = [
+        value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.MedmindError)
+    ]
     listed = re.findall(r"^\| (\d+) \|", read(DOCS / "cli.md"), re.MULTILINE)
     assert set(map(int, listed)) == {0} | {kind.exit_code for kind in classes}
 
@@ -120,8 +121,10 @@ def metric_names() -> set[str]:
     found: set[str] = set()
     for task in set(TASKS) - {"text"}:
         examples = examples_of(task)
-        said = {"prompt": "", "text": "x", "answer": "x", "outcome": Outcome.ANSWERED, "correct": True}
-        predictions = [Prediction(id=one.id, **said) for one in examples]
+        predictions = [
+            Prediction(id=one.id, prompt="", text="x", answer="x", outcome=Outcome.ANSWERED, correct=True)
+            for one in examples
+        ]
         losses = [ItemLoss(id=one.id, nats=1.0, tokens=1) for one in examples]
         found |= set(score(Origin("s", "m", "float32", "e", ""), examples, predictions, losses, seed=0).metrics)
     return found
@@ -152,7 +155,12 @@ def test_every_command_shown_is_understood(words: list[str], monkeypatch: pytest
     taken: list[argparse.Namespace] = []
     monkeypatch.setattr(door, "keep_quiet", lambda **_: None)
     module = importlib.import_module(f"medmind.cli.{words[0]}")
-    monkeypatch.setattr(module, "run", lambda args: taken.append(args) or 0)
+
+    def run(args: argparse.Namespace) -> int:
+        taken.append(args)
+        return 0
+
+    monkeypatch.setattr(module, "run", run)
     assert door.main(words) == 0
     (args,) = taken
     assert {text.partition("=")[0] for text in getattr(args, "sets", [])} <= set(keys_of(Recipe))

@@ -1,4 +1,4 @@
-"""Nothing leaves the machine: with every connection forbidden, all libraries import and a model trains."""
+"""Nothing leaves the machine: with every connection forbidden, every engine imports and the Hub stays shut."""
 
 import os
 import subprocess

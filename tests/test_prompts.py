@@ -138,3 +138,16 @@ def test_nano_has_widths_that_q4_k_can_hold() -> None:
     widths = (config["hidden_size"], heads, config["intermediate_size"])
     assert all(width % 256 == 0 for width in widths)
     assert Path(NANO / "tokenizer.json").stat().st_size < 1_000_000
+
+
+def test_a_question_shows_its_context_first() -> None:
+    from medmind.core.types import Example, Passage
+    from medmind.prompts.tasks.known import TASKS
+
+    passages = (Passage(id="1", text="Fever fell."), Passage(id="2", text="Pain did not."))
+    turns = (Message(role="user", text="Does it work?"),)
+    free = Example(id="a", source="test", task="qa", turns=turns, passages=passages, target="Partly.")
+    assert TASKS.get("qa").question(free) == "Fever fell.\nPain did not.\n\nDoes it work?"
+    chosen = free.model_copy(update={"task": "choice", "options": ("yes", "no", "maybe"), "target": "maybe"})
+    asked = "Fever fell.\nPain did not.\n\nDoes it work?\nAnswer yes, no or maybe."
+    assert TASKS.get("choice").question(chosen) == asked

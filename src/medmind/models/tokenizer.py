@@ -56,5 +56,6 @@ def find_file(spec: ModelSpec, name: str) -> Path:
         return Path(hf_hub_download(spec.source, name))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise EnvironmentFault(
-            f"cannot fetch {name} of {spec.source}: {error}", todo="check the network, or name a local folder"
+            f"cannot fetch {name} of {spec.source}: {str(error).rstrip('.')}",
+            todo="check the network, or name a local folder",
         ) from None

@@ -19,7 +19,12 @@ class Task(ABC):
     name: str
 
     def question(self, example: Example) -> str:
-        """The user's last message in words."""
+        """The user's last message in words, what it is about before it."""
+        context = "\n".join(passage.text for passage in example.passages)
+        return f"{context}\n\n{self.ask(example)}" if context else self.ask(example)
+
+    def ask(self, example: Example) -> str:
+        """The question alone."""
         return example.turns[-1].text
 
     def reply(self, example: Example) -> str:

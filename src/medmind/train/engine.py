@@ -232,7 +232,7 @@ def summary(counts: dict[str, Any]) -> dict[str, Any]:
 
 
 def finish(config: TrainConfig, rundir: RunDir, trainer: PackedTrainer) -> list[Path]:
-    """Saves the result under its final name and removes the checkpoints."""
+    """Saves the result under its final name, once it is whole."""
     out = rundir.adapter if config.method == "lora" else rundir.model
     partial = out.with_name(f".{out.name}.tmp")
     model = trainer.model

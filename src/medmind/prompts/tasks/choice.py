@@ -9,10 +9,8 @@ from medmind.prompts.wording import Task
 class Choice(Task):
     name = "choice"
 
-    def question(self, example: Example) -> str:
-        context = "\n".join(passage.text for passage in example.passages)
-        asked = f"{example.turns[-1].text}\nAnswer {', '.join(example.options[:-1])} or {example.options[-1]}."
-        return f"{context}\n\n{asked}" if context else asked
+    def ask(self, example: Example) -> str:
+        return f"{example.turns[-1].text}\nAnswer {', '.join(example.options[:-1])} or {example.options[-1]}."
 
     def reply(self, example: Example) -> str:
         decision = example.target.capitalize()
