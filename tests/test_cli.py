@@ -65,6 +65,12 @@ def failing(error: BaseException) -> Callable[[Namespace], int]:
         (Interrupted("stopped at step 3"), 130, "stopped at step 3"),
         (KeyboardInterrupt(), 130, "interrupted; the same command resumes"),
         (OSError(errno.ENOSPC, "No space", "x.bin"), 3, "error: no space left on the device, x.bin, free some"),
+        (RuntimeError("[enforce fail at inline_container.cc:672]"), 3, "error: no space left on the device, free some"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            3,
+            "error: cannot be used: Permission denied, /x",
+        ),
         (ValueError("odd\nsecond line"), 2, "error: internal error: ValueError: odd, run with --debug"),
     ],
 )
@@ -213,3 +219,9 @@ def test_a_broken_pipe_is_quiet() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+def test_a_closed_stdout_is_no_error() -> None:
+    command = f"{sys.executable} -m medmind recipe ls >&-"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=20)
+    assert (done.returncode, done.stderr) == (0, "")

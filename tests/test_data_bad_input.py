@@ -111,6 +111,15 @@ def test_not_utf8_is_refused_with_its_line(tmp_path: Path) -> None:
     assert "line 2" in refused(path, "csv").where
 
 
+def test_a_nul_is_dropped(tmp_path: Path) -> None:
+    for source, path in (
+        ("csv", table(tmp_path / "a.csv", "Wh\0y?,Because.")),
+        ("jsonl", jsonl(tmp_path / "a.jsonl", '{"question": "Why?", "answer": "Be\\u0000cause."}')),
+    ):
+        _, dropped = run(path, source)
+        assert [(row["fault"], "NUL" in row["reason"]) for row in dropped] == [("damaged encoding", True)]
+
+
 def test_a_lost_character_is_dropped(tmp_path: Path) -> None:
     _, dropped = run(jsonl(tmp_path / "a.jsonl", '{"question": "Sj\ufffdgren?", "answer": "x"}'))
     assert dropped[0]["fault"] == "damaged encoding"

@@ -23,7 +23,7 @@ from medmind.infer.hf import HfGenerator
 from medmind.infer.llamacpp import LlamaCppGenerator, load_library
 from medmind.models.catalog import describe_folder
 
-FACTS = gguf.Facts("tiny", "Apache-2.0", "nano", "", "0123")
+FACTS = gguf.Facts("tiny", "Apache-2.0", "nano", "")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,6 @@ def test_metadata(full: Path, merged: Path) -> None:
     assert read("tokenizer.ggml.tokens")[:5] == ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
     assert read("tokenizer.ggml.token_type")[:11] == [3] * 10 + [1]
     assert read("tokenizer.ggml.merges")[0].count(" ") == 1
-    assert gguf.read_inputs(full) == "0123"
     assert len(reader.tensors) == 2 + 2 * 9, "a tied head is left out"
 
 
@@ -174,7 +173,6 @@ def test_k_quants_are_real(full: Path, tmp_path: Path) -> None:
     assert types["blk.0.attn_q.weight"] == types["blk.1.ffn_up.weight"] == Type.Q4_K
     assert types["token_embd.weight"] == types["blk.1.ffn_down.weight"] == Type.Q6_K
     assert types["blk.0.attn_norm.weight"] == types["output_norm.weight"] == Type.F32
-    assert gguf.read_inputs(tmp_path / "model.gguf") == "0123", "provenance is carried over"
     assert LlamaCppGenerator(tmp_path / "model.gguf", [2], 512).dtype == "q4_k_m"
 
 
@@ -232,9 +230,3 @@ def test_vocabularies(wide_model: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=words) as caught:
             read_vocabulary(tmp_path / "tokenizer.json", 8192)
         assert caught.value.todo
-
-
-def test_inputs_of_a_file_that_is_not_ours(tmp_path: Path) -> None:
-    assert gguf.read_inputs(tmp_path / "absent.gguf") == ""
-    (tmp_path / "cut.gguf").write_bytes(b"GGUF\x03")
-    assert gguf.read_inputs(tmp_path / "cut.gguf") == ""

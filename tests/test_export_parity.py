@@ -82,7 +82,7 @@ def test_token_ids_three_ways(wide_model: Path, tmp_path: Path) -> None:
     spec = describe_folder(wide_model)
     renderer = open_renderer(spec.renderer, open_tokenizer(spec))
     merge(spec, wide_model, tmp_path / "merged")
-    gguf.write(tmp_path / "merged", tmp_path / "model.gguf", "f16", gguf.Facts("tiny", "MIT", "nano", "", ""))
+    gguf.write(tmp_path / "merged", tmp_path / "model.gguf", "f16", gguf.Facts("tiny", "MIT", "nano", ""))
     candidate = LlamaCppGenerator(tmp_path / "model.gguf", [STOP], 64)
     system, user = Message(role="system", text="Be kind."), Message(role="user", text=" What is a «fever»?\n")
     reply = Message(role="assistant", text="Heat. ")

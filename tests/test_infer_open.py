@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import MistralConfig, MistralForCausalLM
 
-from medmind.core.errors import MedmindError
+from medmind.core.errors import DataError
 from medmind.core.jsonl import read_json, write_jsonl
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example, Message, Scores
@@ -82,7 +82,7 @@ def test_a_narrow_type_keeps_the_adapter_apart_and_says_its_name(
 
 
 def test_an_absent_model_is_an_error(folder: Path, spec: ModelSpec, renderer: Renderer) -> None:
-    with pytest.raises(MedmindError):
+    with pytest.raises(DataError, match=r"the trained weights are not here, .*nothing, run the train stage again"):
         open_generator(spec, folder / "nothing", renderer)
 
 

@@ -1,26 +1,48 @@
-"""`medmind data RECIPE` runs the data stage; `medmind data preview TARGET` shows rows as the model will see them."""
+"""`medmind data RECIPE` runs the data stage; `preview TARGET` shows rows as the model will see them, `generate FILE`
+grows the packaged terms.
+"""
 
 import argparse
 import json
+from pathlib import Path
 
 from medmind.cli.common import add_recipe_arguments, open_run, run_one_stage
 from medmind.core.errors import UsageError
 from medmind.core.jsonl import read_jsonl
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example
-from medmind.recipe.load import run_directory
+from medmind.recipe.load import load_recipe, run_directory
 from medmind.recipe.schema import Recipe
 
-HELP = "Read, check and split the data of a recipe; or preview rows, token by token, with the supervised ones coloured."
+HELP = (
+    "Read, check and split the data of a recipe; preview rows, token by token, with the supervised ones coloured; "
+    "or generate more rows like the packaged terms into a file."
+)
+GENERATE_ONLY = ("count", "endpoint", "model", "terms")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("word", nargs="?", choices=("preview",), help="preview: show rows instead of writing them")
+    parser.add_argument(
+        "word",
+        nargs="?",
+        choices=("preview", "generate"),
+        help="preview: show rows instead of writing them; generate: TARGET is a file to fill",
+    )
     add_recipe_arguments(parser)
     parser.add_argument("--rows", type=int, default=3, metavar="N", help="how many rows to preview (default: 3)")
+    group = parser.add_argument_group("generate")
+    group.add_argument("--count", type=int, metavar="N", help="rows made from the packaged facts (default: 500)")
+    group.add_argument("--endpoint", metavar="URL", help="your own server, OpenAI-compatible or Ollama, to ask as well")
+    group.add_argument("--model", metavar="NAME", help="the model to ask there")
+    group.add_argument("--terms", type=Path, metavar="FILE", help="what to ask for: category, tab, term, one a line")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.word == "generate":
+        return generate_rows(args)
+    for name in GENERATE_ONLY:
+        if getattr(args, name) is not None:
+            raise UsageError(f"--{name} goes with `medmind data generate`")
     return preview_rows(args) if args.word == "preview" else run_one_stage(args, "data")
 
 
@@ -56,3 +78,31 @@ def training_rows(recipe: Recipe, rundir: RunDir | None) -> tuple[list[Example],
         file = rundir.split("train")
         return [Example.model_validate(row) for row in read_jsonl(file)], str(file)
     return assemble(recipe.data, recipe.seed).parts["train"], f"training rows of {recipe.data.source}"
+
+
+def generate_rows(args: argparse.Namespace) -> int:
+    """TARGET is the file that is written; of the settings only the seed matters."""
+    from medmind.data.ask import find_endpoint
+    from medmind.data.generate import PATIENCE, generate, read_terms
+
+    out = Path(args.target)
+    if out.suffix != ".jsonl" or out.is_dir():
+        raise UsageError(f'"{out}" is no file to write', todo="name one that ends in .jsonl")
+    if args.out:
+        raise UsageError("--out has no effect with generate", todo="the file to write is the word after it")
+    other = [text for text in args.sets if text.partition("=")[0] != "seed"]
+    if other:
+        raise UsageError(f"--set {other[0]} has no effect with generate", todo="only seed=… has")
+    asked = [name for name in GENERATE_ONLY[1:] if getattr(args, name) is not None]
+    if asked and len(asked) < len(GENERATE_ONLY[1:]):
+        raise UsageError("--endpoint, --model and --terms go together", todo=f"given: --{', --'.join(asked)}")
+    report = generate(
+        out,
+        500 if args.count is None else args.count,
+        load_recipe("terms", args.sets).seed,
+        read_terms(args.terms) if asked else (),
+        (lambda: find_endpoint(args.endpoint, args.model, PATIENCE)) if asked else None,
+    )
+    if args.json:
+        print(json.dumps(report, ensure_ascii=False))
+    return 0

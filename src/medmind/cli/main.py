@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from medmind.core.errors import Interrupted, MedmindError, UsageError
+from medmind.core.errors import EnvironmentFault, Interrupted, MedmindError, UsageError
 from medmind.core.offline import keep_quiet
 
 VERBS = {
@@ -30,6 +30,8 @@ EXAMPLES = """examples:
   medmind recipe show terms --set model=nano     every setting of a recipe as it would run
 """
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE_SIGNS = ("(os error 28)", "inline_container.cc")
+"""How safetensors and torch.save say it: with errors of their own."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     try:
         code = dispatch([word for word in words if word != "--debug"])
-        sys.stdout.flush()
+        print(end="", flush=True)  # not sys.stdout.flush(): a closed stdout is None
         return code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,18 +69,14 @@ def as_told(error: BaseException) -> MedmindError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("interrupted; the same command resumes")
-    if isinstance(error, OSError) and error.errno in NO_SPACE:
-        return no_space(error)
+    if isinstance(error, OSError) and error.filename and error.errno not in NO_SPACE:
+        todo = "check the path and its permissions"
+        return EnvironmentFault(f"cannot be used: {error.strerror}", where=str(error.filename), todo=todo)
+    if getattr(error, "errno", None) in NO_SPACE or any(sign in str(error) for sign in NO_SPACE_SIGNS):
+        where, todo = str(getattr(error, "filename", None) or ""), "free some and run the same command again"
+        return EnvironmentFault("no space left on the device", where=where, todo=todo)
     cause = f"{type(error).__name__}: {error}".strip().splitlines()[0]
     return MedmindError(f"internal error: {cause}", todo="run with --debug for the traceback")
-
-
-def no_space(error: OSError) -> MedmindError:
-    from medmind.core.errors import EnvironmentFault
-
-    return EnvironmentFault(
-        "no space left on the device", where=str(error.filename or ""), todo="free some and run the same command again"
-    )
 
 
 def dispatch(words: list[str]) -> int:

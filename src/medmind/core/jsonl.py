@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,20 +13,22 @@ from medmind.core.errors import DataError, EnvironmentFault
 @contextmanager
 def atomic(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """A file that appears under its name only when it is whole and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     encoding = None if "b" in mode else "utf-8"
     newline = None if "b" in mode else "\n"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, mode, encoding=encoding, newline=newline) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise EnvironmentFault(f"cannot write: {error.strerror}", where=str(path)) from error
+        todo = "check the path, its permissions and the free space"
+        raise EnvironmentFault(f"cannot write: {error.strerror}", where=str(path), todo=todo) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

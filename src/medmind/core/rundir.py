@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medmind.core.errors import DataError
 from medmind.core.jsonl import read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -27,6 +28,17 @@ def sha256_lines(lines: Iterable[str]) -> str:
 
 def sha256_value(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def is_manifest(value: Any) -> bool:
+    """Whether what the methods below read back has the form they gave it."""
+    if not isinstance(value, dict):
+        return False
+    stages, begun, made = (value.get(part, {}) for part in ("stages", "begun", "made"))
+    return all(isinstance(part, dict) for part in (stages, begun, made)) and all(
+        isinstance(record, dict) and isinstance(record.get("files"), dict) and "key" in record
+        for record in stages.values()
+    )
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,13 @@ class RunDir:
         return self.export / "parity.json"
 
     def read_manifest(self) -> dict[str, Any]:
-        manifest: dict[str, Any] = read_json(self.manifest) if self.manifest.exists() else {}
+        todo = "remove it, and every stage runs again"
+        try:
+            manifest: dict[str, Any] = read_json(self.manifest) if self.manifest.exists() else {}
+        except DataError as error:
+            raise DataError(error.what, where=error.where, todo=todo) from None
+        if not is_manifest(manifest):
+            raise DataError("not a manifest", where=str(self.manifest), todo=todo)
         return manifest
 
     def note(self, **entries: Any) -> None:
@@ -175,6 +193,15 @@ class RunDir:
         stages = self.read_manifest().get("stages", {})
         record = {"key": key, "seconds": round(seconds, 1), "files": digests}
         self.note(stages=stages | {stage: record})
+
+    def is_made(self, path: Path, key: str) -> bool:
+        """True when this one file was made with this key and is as it was: a killed stage need not make it again."""
+        record = self.read_manifest().get("made", {}).get(str(path.relative_to(self.root)))
+        return path.is_file() and record == {"key": key, "sha256": sha256_file(path)}
+
+    def note_made(self, path: Path, key: str) -> None:
+        made = self.read_manifest().get("made", {})
+        self.note(made=made | {str(path.relative_to(self.root)): {"key": key, "sha256": sha256_file(path)}})
 
     def stage_digest(self, stage: str) -> str:
         """One hash over all a stage wrote: the input key of the stages after it."""

@@ -9,6 +9,7 @@ from medmind.data.split import normalise_name
 from medmind.prompts.tasks.terms import four_parts
 
 DAMAGED = "\N{REPLACEMENT CHARACTER}"
+DAMAGE = {DAMAGED: "a character was lost (U+FFFD)", "\0": "a NUL character"}
 STRENGTH = {"test": 0, "validation": 1, "train": 2}
 """Of two rows that clash the one in the part with the lower number stays."""
 
@@ -22,10 +23,10 @@ def check_row(row: Row) -> Dropped | None:
         return row.drop(Fault.NO_ANSWER, "the answer is empty")
     texts = (*(turn.text for turn in example.turns), *(passage.text for passage in example.passages), example.target)
     for text in (*texts, example.reasoning):
-        if DAMAGED in text:
-            place = text.index(DAMAGED)
-            around = text[max(0, place - 20) : place + 20]
-            return row.drop(Fault.ENCODING, f"a character was lost (U+FFFD) in {around!r}")
+        for sign, what in DAMAGE.items():
+            if sign in text:
+                place = text.index(sign)
+                return row.drop(Fault.ENCODING, f"{what} in {text[max(0, place - 20) : place + 20]!r}")
     reason = form_fault(example)
     return row.drop(Fault.FORM, reason) if reason else None
 

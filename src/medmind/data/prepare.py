@@ -174,13 +174,10 @@ def refuse_mostly_bad(rows_read: dict[str, int], dropped: Sequence[Dropped]) -> 
 
 
 def write(source: Source, prepared: Prepared, rundir: RunDir) -> list[Path]:
-    """The rows and the suite; a suite of an earlier source does not stay behind."""
+    """The rows and the suite."""
     files = {rundir.split(name): list(rows) for name, rows in prepared.parts.items()}
     if prepared.parts["test"] and source.suite:
         files[rundir.suite(source.suite)] = prepared.parts["test"]
-    for name in rundir.suites():
-        if rundir.suite(name) not in files:
-            rundir.suite(name).unlink()
     for path, rows in files.items():
         write_jsonl(path, rows)
     write_jsonl(rundir.split("dropped"), prepared.dropped)

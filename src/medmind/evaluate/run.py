@@ -96,7 +96,9 @@ def chosen_suites(rundir: RunDir, wanted: tuple[str, ...]) -> list[str]:
     """The suites asked for, or all the data stage wrote."""
     known = rundir.suites()
     if not known:
-        raise DataError("no suite to evaluate on", where=str(rundir.data), todo="run the data stage first")
+        raise DataError(
+            "no suite to evaluate on", where=str(rundir.data), todo="run the data stage, with test rows in it"
+        )
     for name in wanted:
         if name not in known:
             raise UsageError(f'no suite "{name}"{did_you_mean(name, known)}', todo=f"known here: {', '.join(known)}")
@@ -132,15 +134,13 @@ def make_once(
     rundir: RunDir, path: Path, key: str, kind: type[R], title: str, make: Callable[[Progress], list[R]]
 ) -> list[R]:
     """Reads the file if it was made with this key and is as it was; makes, writes and records it otherwise."""
-    name = str(path.relative_to(rundir.root))
-    made: dict[str, dict[str, str]] = rundir.read_manifest().get("evaluations", {})
-    if path.exists() and made.get(name) == {"key": key, "sha256": sha256_file(path)}:
+    if rundir.is_made(path, key):
         say(f"{title}: up to date")
         return read_records(path, kind)
     with progress_bar(title) as bar:
         records = make(bar)
     write_jsonl(path, records)
-    rundir.note(evaluations=made | {name: {"key": key, "sha256": sha256_file(path)}})
+    rundir.note_made(path, key)
     return records
 
 

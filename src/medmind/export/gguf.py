@@ -27,18 +27,16 @@ KINDS = {
     "q8_0": (Type.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
 }
 """What this writer can make, each with the type of its matrices; vectors are always F32."""
-INPUTS_KEY = "medmind.inputs_sha256"
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says about itself. `inputs` is the hash of everything it was made from."""
+    """What a file says about itself."""
 
     name: str
     licence: str
     base: str
     base_source: str
-    inputs: str
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,6 @@ def add_general(writer: gguf.GGUFWriter, facts: Facts, kind: str, parameters: in
     writer.add_file_type(KINDS[kind][1])
     if kind == "q8_0":
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_string(INPUTS_KEY, facts.inputs)
 
 
 def add_architecture(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
@@ -197,14 +194,3 @@ def add_control_tokens(writer: gguf.GGUFWriter, merged: Path, vocabulary: Vocabu
     writer.add_add_bos_token(settings["add_bos_token"])
     writer.add_add_eos_token(settings["add_eos_token"])
     writer.add_chat_template((merged / TEMPLATE).read_text(encoding="utf-8"))
-
-
-def read_inputs(file: Path) -> str:
-    """The hash of what a GGUF was made from; empty for a file that is absent, damaged or not ours."""
-    if not file.is_file():
-        return ""
-    try:
-        field = gguf.GGUFReader(file).get_field(INPUTS_KEY)
-    except (ValueError, IndexError):
-        return ""
-    return str(field.contents()) if field else ""

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,7 @@ def export(
     name = re.sub(r"[^a-z0-9._-]+", "-", rundir.root.resolve().name.lower()).strip("-.") or "medmind"
     conversations = read_conversations(rundir, system_prompt)
     make_merged(rundir, spec, trained, renderer)
-    inputs = sha256_value([read_json(rundir.merged_from), name])
-    facts = gguf.Facts(name, spec.licence, spec.id, "" if spec.local else spec.source, inputs)
+    facts = gguf.Facts(name, spec.licence, spec.id, "" if spec.local else spec.source)
     with full_precision(config, rundir, facts) as full:
         for kind in config.gguf:
             make_gguf(rundir, kind, full, facts)
@@ -131,16 +130,24 @@ def make_gguf(rundir: RunDir, kind: str, full: Path, facts: gguf.Facts) -> None:
     out = rundir.gguf(kind)
     if kind in gguf.KINDS:
         write_gguf(rundir, out, kind, facts)
-    elif gguf.read_inputs(out) != facts.inputs:
+    elif not rundir.is_made(out, key := inputs(rundir, facts)):
         say(f"quantising {out.name}")
         quantise(full, out)
+        rundir.note_made(out, key)
 
 
 def write_gguf(rundir: RunDir, out: Path, kind: str, facts: gguf.Facts) -> None:
-    if gguf.read_inputs(out) == facts.inputs:
+    key = inputs(rundir, facts)
+    if rundir.is_made(out, key):
         return
     with progress_bar(f"writing {out.name}") as progress:
         gguf.write(rundir.merged, out, kind, facts, progress)
+    rundir.note_made(out, key)
+
+
+def inputs(rundir: RunDir, facts: gguf.Facts) -> str:
+    """Hash of all that a GGUF is made from."""
+    return sha256_value([read_json(rundir.merged_from), asdict(facts)])
 
 
 def describe_for_ollama(

@@ -25,7 +25,8 @@ def whole(path: Path) -> Iterator[Path]:
             path.rename(old)
         temporary.replace(path)
     except OSError as error:
-        raise EnvironmentFault(f"cannot write: {error.strerror or error}", where=str(path)) from error
+        todo = "check the free space and the permissions"
+        raise EnvironmentFault(f"cannot write: {error.strerror or error}", where=str(path), todo=todo) from error
     finally:
         remove(temporary)
         remove(old)

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from medmind.core.errors import DataError
 from medmind.core.protocols import Progress
 from medmind.core.types import Completion
+from medmind.infer.limits import check_rows, reply_limit
 
 
 class HfGenerator:
@@ -34,7 +34,7 @@ class HfGenerator:
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None
     ) -> list[Completion]:
         """Longest prompts first, so that memory runs out at the start or not at all."""
-        limits = [self._limit(prompt, max_new_tokens) for prompt in prompts]
+        limits = [reply_limit(self.context, prompt, max_new_tokens) for prompt in prompts]
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
         done: dict[int, Completion] = {}
         for start in range(0, len(order), self._batch_size):
@@ -47,29 +47,13 @@ class HfGenerator:
 
     def log_likelihoods(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """Teacher-forced, log-softmax in float32, only the continuation's positions through the output layer."""
-        for context, continuation in rows:
-            self._check_row(context, continuation)
+        check_rows(self.context, rows)
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place][0]) - len(rows[place][1]))
         done: dict[int, list[float]] = {}
         for start in range(0, len(order), self._batch_size):
             places = order[start : start + self._batch_size]
             done |= dict(zip(places, self._judge([rows[place] for place in places]), strict=True))
         return [done[place] for place in range(len(rows))]
-
-    def _limit(self, prompt: Sequence[int], max_new_tokens: int) -> int:
-        """How many tokens this reply may have: the context is never exceeded."""
-        room = self.context - len(prompt)
-        if not prompt or room < 1:
-            what = "an empty prompt" if not prompt else f"a prompt of {len(prompt)} tokens leaves no room for a reply"
-            raise DataError(what, where=f"the model's context is {self.context} tokens", todo="shorten the prompt")
-        return min(max_new_tokens, room)
-
-    def _check_row(self, context: Sequence[int], continuation: Sequence[int]) -> None:
-        if not context or not continuation:
-            raise DataError("a log-likelihood needs at least one token of context and one of continuation")
-        if len(context) + len(continuation) > self.context + 1:
-            what = f"a row of {len(context)} + {len(continuation)} tokens does not fit"
-            raise DataError(what, where=f"the model's context is {self.context} tokens", todo="shorten the row")
 
     @torch.inference_mode()
     def _continue(self, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[Completion]:

@@ -11,6 +11,7 @@ import numpy as np
 from medmind.core.errors import DataError, EnvironmentFault
 from medmind.core.protocols import Progress
 from medmind.core.types import Completion
+from medmind.infer.limits import check_rows, reply_limit
 
 FILE_TYPES = {"0": "f32", "1": "f16", "7": "q8_0", "15": "q4_k_m"}
 """general.file_type as a file name says it."""
@@ -63,7 +64,7 @@ class LlamaCppGenerator:
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None
     ) -> list[Completion]:
-        limits = [self._limit(prompt, max_new_tokens) for prompt in prompts]
+        limits = [reply_limit(self.context, prompt, max_new_tokens) for prompt in prompts]
         completions = []
         for prompt, limit in zip(prompts, limits, strict=True):
             completions.append(self._continue(prompt, limit))
@@ -73,25 +74,13 @@ class LlamaCppGenerator:
 
     def log_likelihoods(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         """Teacher-forced, log-softmax of the raw logits in float64."""
-        for context, continuation in rows:
-            if not context or not continuation:
-                raise DataError("a log-likelihood needs at least one token of context and one of continuation")
-            if len(context) + len(continuation) > self.context + 1:
-                what = f"a row of {len(context)} + {len(continuation)} tokens does not fit"
-                raise DataError(what, where=f"the context is {self.context} tokens", todo="shorten the row")
+        check_rows(self.context, rows)
         return [self._judge(context, continuation) for context, continuation in rows]
 
     def encode_template(self, text: str) -> list[int]:
         """The ids a server makes of a rendered template without BOS: control tokens are read, BOS is added."""
         ids: list[int] = self._vocab.tokenize(text, True, True)
         return ids
-
-    def _limit(self, prompt: Sequence[int], max_new_tokens: int) -> int:
-        room = self.context - len(prompt)
-        if not prompt or room < 1:
-            what = "an empty prompt" if not prompt else f"a prompt of {len(prompt)} tokens leaves no room for a reply"
-            raise DataError(what, where=f"the context is {self.context} tokens", todo="shorten the prompt")
-        return min(max_new_tokens, room)
 
     def _continue(self, prompt: Sequence[int], limit: int) -> Completion:
         self._session.kv_cache_clear()

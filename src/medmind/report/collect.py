@@ -180,9 +180,8 @@ def is_number(value: Any) -> TypeGuard[float]:
 def suite_names(rundir: RunDir, run: Run) -> list[str]:
     """In the order of the recipe, then those found on disk; one that was not evaluated is named too."""
     asked = run.section("evaluate").get("suites") or []
-    written = [path.stem for path in sorted(rundir.suite("x").parent.glob("*.jsonl"))]
     scored = [path.name for path in sorted(rundir.evaluate.glob("*")) if path.is_dir()]
-    return list(dict.fromkeys([*map(str, asked), *scored, *written]))
+    return list(dict.fromkeys([*map(str, asked), *scored, *rundir.suites()]))
 
 
 def read_suite(reader: Reader, rundir: RunDir, name: str, seed: int, examples: int) -> Suite:

@@ -20,6 +20,8 @@ LONGEST_TEXT = 4000
 TABLE_ROWS = 40
 """Steps in the table beside the loss curve; the whole series stands in metrics.jsonl."""
 PLOT_ROWS = 40
+BOOKKEEPING = ("stages", "begun", "made")
+"""Of the manifest: what is skipped or taken up next time, no facts of the run."""
 FILTERS = {
     "count": words.count,
     "percent": words.percent,
@@ -56,7 +58,7 @@ def render(run: Run, config: ReportConfig) -> str:
         loss=loss_view(run),
         last_step=run.steps[-1]["step"] if run.steps else None,
         cost=cost_view(run, config.price_per_hour),
-        facts=flatten({key: value for key, value in run.manifest.items() if key not in ("stages", "begun")}),
+        facts=flatten({key: value for key, value in run.manifest.items() if key not in BOOKKEEPING}),
         parity=parity_view(run.parity),
         limits=words.limits(run),
         stages=STAGES,

@@ -14,6 +14,9 @@ from medmind.data.sources.seam import Dropped, Fault, Origin, Row, Source, input
 from medmind.data.sources.tables import Entry, read_jsonl, require
 from medmind.data.split import normalise_name
 
+COLUMNS = ("instruction", "input", "output", "category", "term")
+"""What is read of a row; `term`, which `medmind data generate` writes, is told by the question where it is absent."""
+
 
 def read(config: DataConfig) -> Iterator[Row | Dropped]:
     path = input_file(config)
@@ -27,7 +30,7 @@ def read(config: DataConfig) -> Iterator[Row | Dropped]:
 
 
 def to_row(entry: Entry, path: Path, test_terms: set[str]) -> Row | Dropped:
-    said = {name: words(entry.values.get(name)) for name in ("instruction", "input", "output", "category")}
+    said = {name: words(entry.values.get(name)) for name in COLUMNS}
     odd = [name for name, text in said.items() if text is None]
     if odd:
         reason = f'"{odd[0]}" is neither a text nor a number'
@@ -36,7 +39,8 @@ def to_row(entry: Entry, path: Path, test_terms: set[str]) -> Row | Dropped:
         )
     text = {name: value or "" for name, value in said.items()}
     question = "\n".join(filter(None, (text["instruction"], text["input"])))
-    term = asked_term(question)
+    asked = asked_term(question)
+    term = text["term"] or asked
     example = Example(
         id=make_id("four_part", question, text["output"]),
         source="four_part",
@@ -47,7 +51,7 @@ def to_row(entry: Entry, path: Path, test_terms: set[str]) -> Row | Dropped:
         metadata={"category": text["category"], "term": term},
     )
     row = Row(entry.number, str(path), entry.values, example, "train")
-    if normalise_name(term) in test_terms:
+    if {normalise_name(asked), normalise_name(term)} & test_terms:
         return row.drop(Fault.TEST_TERM, f'"{term}" is asked in the test rows')
     return row
 
