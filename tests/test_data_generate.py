@@ -1,14 +1,14 @@
 """`medmind data generate`: variants of the facts that keep their meaning, and a server that answers anything."""
 
 import json
+import re
 import threading
-import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_server import SENTENCES, Server, break_off, drip, elsewhere, good, half_a_character, hang, page
 
 from medmind.cli.main import main
 from medmind.core.errors import DataError, EnvironmentFault, UsageError
@@ -21,101 +21,9 @@ from medmind.data.prepare import assemble
 from medmind.data.sources.facts import NOTE
 from medmind.data.split import normalise_name
 from medmind.data.variants import can_drop_last, can_turn_round, grow, instructions, outputs, read_all
-from medmind.prompts.tasks.terms import four_parts, render
+from medmind.prompts.tasks.terms import four_parts
 
 QUICK = Patience(timeout=0.5, tries=3, pause=0.01, dead_after=6)
-SENTENCES = {
-    "Rhinitis": ("swelling of the lining of the nose", "Pollen and viruses irritate it.", "It blocks the nose."),
-    "Myalgia": ("pain in one muscle or in many", "Strain and fever are causes of it.", "Rest is often enough."),
-    "Otalgia": ("pain that is felt in the ear", "The ear shares nerves with the jaw.", "Teeth may be the cause."),
-}
-
-
-def good(term: str) -> str:
-    what, how, why = SENTENCES[term]
-    return render(f"{term} is {what}.", how, why, NOTE)
-
-
-class Server(ThreadingHTTPServer):
-    """Answers each question from a script: the next step for its term, the last one for ever."""
-
-    daemon_threads = True
-
-    def __init__(self, dialect: str, script: dict[str, list[Any]]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.dialect, self.script = dialect, script
-        self.asked: list[dict[str, Any]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        found = self.path == "/api/version" and self.server.dialect == "ollama"
-        self.answer(200 if found else 404, '{"version": "0.9"}' if found else "no such page")
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        assert self.path == ("/api/chat" if self.server.dialect == "ollama" else "/v1/chat/completions")
-        self.server.asked.append(body)
-        steps = self.server.script[body["messages"][-1]["content"].partition(": ")[2]]
-        step = steps.pop(0) if len(steps) > 1 else steps[0]
-        if callable(step):
-            step(self)
-        elif isinstance(step, int):
-            self.answer(step, "something is wrong here")
-        else:
-            text, end = step if isinstance(step, tuple) else (step, "stop")
-            self.answer(200, json.dumps(self.reply(text, end)))
-
-    def reply(self, text: str, end: str) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text}
-        if self.server.dialect == "ollama":
-            return {"message": message, "done": True, "done_reason": end}
-        return {"choices": [{"message": message, "finish_reason": end}]}
-
-    def answer(self, status: int, text: str, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(text.encode())), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-
-def hang(_: Handler) -> None:
-    time.sleep(1)
-
-
-def drip(handler: Handler) -> None:
-    """Half a body in pieces that each come in time, then nothing."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    for _ in range(9):
-        handler.wfile.write(b"{")
-        handler.wfile.flush()
-        time.sleep(0.1)
-
-
-def page(handler: Handler) -> None:
-    handler.answer(200, "<html>this is no model</html>")
-
-
-def half_a_character(handler: Handler) -> None:
-    handler.answer(200, json.dumps(handler.reply(good("Myalgia") + "\ud800", "stop")))
-
-
-def elsewhere(handler: Handler) -> None:
-    handler.answer(302, "", Location="http://127.0.0.1:1/v1/chat/completions")
-
-
 Serve = Callable[[str, dict[str, list[Any]]], Server]
 
 
@@ -254,7 +162,7 @@ def test_a_test_term_in_other_words_is_kept_out_of_training(tmp_path: Path) -> N
 @pytest.mark.parametrize("dialect", ["openai", "ollama"])
 def test_good_answers_are_taken_and_all_others_written_down(tmp_path: Path, serve: Serve, dialect: str) -> None:
     half = good("Myalgia").partition("**Clinical")[0]
-    script = {
+    script: dict[str, list[Any]] = {
         "Rhinitis": [good("Rhinitis")],
         "Myalgia": [500, page, good("Myalgia") + "\n"],
         "Otalgia": [half, good("Rhinitis"), "I'm sorry, I cannot help with that."],
@@ -284,7 +192,7 @@ def test_good_answers_are_taken_and_all_others_written_down(tmp_path: Path, serv
     assert server.asked[0]["model"] == "m" and server.asked[0]["stream"] is False
 
 
-@pytest.mark.parametrize("step", [hang, drip, half_a_character], ids=lambda step: str(step.__name__))
+@pytest.mark.parametrize("step", [hang, drip, break_off, half_a_character], ids=lambda step: str(step.__name__))
 def test_a_reply_that_does_not_come_whole_is_asked_for_again(tmp_path: Path, serve: Serve, step: Any) -> None:
     out = tmp_path / "out.jsonl"
     run(out, serve("openai", {"Myalgia": [step, good("Myalgia")]}), "Myalgia")
@@ -306,6 +214,21 @@ def test_a_dead_endpoint_stops_and_the_next_run_continues(tmp_path: Path, serve:
     assert report["kept_from_before"] == 1 and rejected(out) == []
     generate(out, 500, 0)
     assert from_model(out) == list(SENTENCES) and len(list(read_jsonl(out))) == 503
+
+
+def test_failures_with_answers_between_them_are_no_dead_endpoint(tmp_path: Path, serve: Serve) -> None:
+    out = tmp_path / "out.jsonl"
+    run(out, serve("openai", {term: [500, 500, good(term)] for term in SENTENCES}), *SENTENCES)
+    assert from_model(out) == list(SENTENCES) and len(rejected(out)) == 6
+
+
+def test_a_proxy_of_the_environment_is_passed_by(tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    run(tmp_path / "out.jsonl", serve("openai", {"Rhinitis": [good("Rhinitis")]}), "Rhinitis")
+    assert from_model(tmp_path / "out.jsonl") == ["Rhinitis"]
 
 
 def test_nobody_at_the_address(tmp_path: Path, serve: Serve) -> None:
@@ -370,11 +293,26 @@ def test_what_an_answer_must_be(change: Callable[[str], str], reason: Reason | N
     assert isinstance(found, str) if reason is None else found[0] == reason
 
 
-@pytest.mark.parametrize("text", ["", "Rhinitis\n", "medical_terminology\t\n", "terminology\tRhinitis\n"])
-def test_a_terms_file_with_a_fault_is_refused(tmp_path: Path, text: str) -> None:
+def test_a_terms_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "terms.tsv"
+    file.write_text("medical_terminology\tRhinitis\r\n\n diagnostic_tests \t Tilt  table test\n")
+    assert read_terms(file) == [Term("medical_terminology", "Rhinitis"), Term("diagnostic_tests", "Tilt table test")]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "no terms"),
+        ("medical_terminology\tRhinitis\nRhinitis\n", "no term, .*line 2"),
+        ("medical_terminology\t-\n", "no term, .*line 1"),
+        ("terminology\tRhinitis\n", "unknown category .*did you mean"),
+    ],
+)
+def test_a_terms_file_with_a_fault_is_refused(tmp_path: Path, text: str, fault: str) -> None:
     (tmp_path / "terms.tsv").write_text(text)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError) as error:
         read_terms(tmp_path / "terms.tsv")
+    assert re.match(fault, str(error.value))
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:11434", "ftp://host", "http://", "http://host:99999", "http://[::1"])

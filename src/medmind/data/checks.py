@@ -8,8 +8,7 @@ from medmind.data.sources.seam import Dropped, Fault, Row, fold
 from medmind.data.split import normalise_name
 from medmind.prompts.tasks.terms import four_parts
 
-DAMAGED = "\N{REPLACEMENT CHARACTER}"
-DAMAGE = {DAMAGED: "a character was lost (U+FFFD)", "\0": "a NUL character"}
+DAMAGE = {"\N{REPLACEMENT CHARACTER}": "a character was lost (U+FFFD)", "\0": "a NUL character"}
 STRENGTH = {"test": 0, "validation": 1, "train": 2}
 """Of two rows that clash the one in the part with the lower number stays."""
 

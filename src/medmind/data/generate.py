@@ -119,9 +119,9 @@ def read_terms(path: Path) -> list[Term]:
     """The terms file, one `category<TAB>term` a line; the first line that is none is an error."""
     found: list[Term] = []
     for number, line in read_lines(path):
-        category, tab, name = (part.strip() for part in line.partition("\t"))
+        category, _, name = (part.strip() for part in line.partition("\t"))
         where = f"{path}, line {number}"
-        if not tab or not names_of(name) or DAMAGED.search(name):
+        if not names_of(name) or DAMAGED.search(name):
             raise DataError("no term", where=where, todo="a line is: category, a tab, the term")
         if category not in WORDING:
             hint = did_you_mean(category, WORDING)
