@@ -145,3 +145,23 @@ def test_a_second_process_on_the_run_directory_is_refused(
         assert main(command(questions, tiny_model, tmp_path)) == 2
     assert "another process" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_refused_export_is_still_reported(
+    questions: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from medmind.core.errors import GateError
+    from medmind.recipe import stages
+
+    def refuse(*_: object) -> list[Path]:
+        raise GateError("the export does not say what the model says")
+
+    monkeypatch.setitem(stages.RUN, "export", refuse)
+    assert main(command(questions, tiny_model, tmp_path)) == 1
+    assert "does not say" in capsys.readouterr().err
+    assert RunDir(tmp_path).report.is_file()
+    assert "export" not in RunDir(tmp_path).read_manifest()["stages"]

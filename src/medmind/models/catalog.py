@@ -43,14 +43,20 @@ def find_model(name: str) -> ModelSpec:
 
 def describe_folder(folder: Path) -> ModelSpec:
     """The facts of a checkpoint folder, read from its own config."""
-    config = read_json(folder / "config.json")
-    family = str(config.get("model_type", ""))
+    file = folder / "config.json"
+    config = read_json(file)
+    family = str(config.get("model_type", "")) if isinstance(config, dict) else ""
     if family not in RENDERER_OF_FAMILY:
         raise UsageError(
             f'model family "{family}" is not supported',
-            where=str(folder / "config.json"),
+            where=str(file),
             todo=f"supported: {', '.join(RENDERER_OF_FAMILY)}",
         )
-    context = int(config["max_position_embeddings"])
-    renderer = RENDERER_OF_FAMILY[family]
-    return ModelSpec(folder.name, str(folder), family, renderer, context, "unknown", LINEAR, local=True)
+    context = config.get("max_position_embeddings")
+    if not isinstance(context, int) or context < 1:
+        raise UsageError(
+            "max_position_embeddings is not a number of tokens", where=str(file), todo="fetch the checkpoint again"
+        )
+    return ModelSpec(
+        folder.name, str(folder), family, RENDERER_OF_FAMILY[family], context, "unknown", LINEAR, local=True
+    )

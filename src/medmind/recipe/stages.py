@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medmind.core.errors import UsageError
+from medmind.core.errors import GateError, UsageError
 from medmind.core.jsonl import write_text
 from medmind.core.log import say
 from medmind.core.rundir import RunDir, sha256_file, sha256_value
+from medmind.data.sources.facts import FOLDER as FACTS
 from medmind.models.catalog import find_model
 from medmind.models.spec import ModelSpec
 from medmind.models.tokenizer import open_tokenizer
@@ -24,14 +25,17 @@ from medmind.recipe.load import dump_recipe
 from medmind.recipe.schema import Recipe
 
 PACKAGES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "gguf", "cyllama", "numpy", "sacrebleu")
+MODEL_FILES = (".json", ".safetensors")
 READS: dict[str, tuple[str, ...]] = {
     "data": (),
     "train": ("data",),
     "evaluate": ("data", "train"),
-    "export": ("data", "train"),
+    "export": ("data", "train", "evaluate"),
     "report": ("data", "train", "evaluate", "export"),
 }
-"""Whose files each stage reads."""
+"""Whose files each stage reads: when they change, it is done again."""
+NEEDS: dict[str, tuple[str, ...]] = READS | {"export": ("data", "train"), "report": ()}
+"""Without whose files it cannot run at all."""
 
 
 def run_stages(recipe: Recipe, rundir: RunDir, stages: tuple[str, ...]) -> None:
@@ -39,18 +43,29 @@ def run_stages(recipe: Recipe, rundir: RunDir, stages: tuple[str, ...]) -> None:
     with locked(rundir):
         write_text(rundir.recipe, dump_recipe(recipe))
         rundir.note(**facts(recipe))
+        refused: GateError | None = None
         for number, stage in enumerate(stages, start=1):
-            key = stage_key(recipe, rundir, stage)
-            label = f"[{number}/{len(stages)}] {stage}"
-            if rundir.is_done(stage, key):
-                say(f"{label}: up to date")
+            if refused and stage != "report":
                 continue
-            check_inputs(recipe, rundir, stage, stages)
-            say(f"{label}: {TITLES[stage]}", style="bold")
-            forget_other_work(rundir, stage, key)
-            started = time.monotonic()
-            files = RUN[stage](recipe, rundir)
-            rundir.finish(stage, key, files, time.monotonic() - started)
+            try:
+                run_stage(recipe, rundir, stage, stages, f"[{number}/{len(stages)}] {stage}")
+            except GateError as error:
+                refused = error  # the report still tells what was refused
+        if refused:
+            raise refused
+
+
+def run_stage(recipe: Recipe, rundir: RunDir, stage: str, stages: tuple[str, ...], label: str) -> None:
+    key = stage_key(recipe, rundir, stage)
+    if rundir.is_done(stage, key):
+        say(f"{label}: up to date")
+        return
+    check_inputs(recipe, rundir, stage, stages)
+    say(f"{label}: {TITLES[stage]}", style="bold")
+    forget_other_work(rundir, stage, key)
+    started = time.monotonic()
+    files = RUN[stage](recipe, rundir)
+    rundir.finish(stage, key, files, time.monotonic() - started)
 
 
 @contextmanager
@@ -96,20 +111,21 @@ def stage_key(recipe: Recipe, rundir: RunDir, stage: str) -> str:
         "system_prompt": recipe.data.system_prompt,
     }
     if stage == "data":
-        parts["source"] = input_digest(recipe.data.path)
+        parts["source"] = input_digest(recipe.data.path), input_digest(str(FACTS))
     elif stage != "report":
         spec = find_model(recipe.model)
-        parts["model"] = spec.id, input_digest(spec.source) if spec.local else spec.source
+        parts["model"] = spec.id, input_digest(spec.source, MODEL_FILES) if spec.local else spec.source
     return sha256_value(parts)
 
 
-def input_digest(path: str) -> str:
-    """Hash of a file, or of every file below a folder; an absent one is the data stage's error to explain."""
+def input_digest(path: str, suffixes: tuple[str, ...] = ()) -> str:
+    """Hash of a file, or of the files below a folder; an absent one is the data stage's error to explain."""
     place = Path(path)
     if not path or not place.exists():
         return path
     files = sorted(child for child in place.rglob("*") if child.is_file()) if place.is_dir() else [place]
-    return sha256_value([(child.name, sha256_file(child)) for child in files])
+    read = [child for child in files if not suffixes or child.suffix in suffixes]
+    return sha256_value([(child.name, sha256_file(child)) for child in read])
 
 
 def check_inputs(recipe: Recipe, rundir: RunDir, stage: str, stages: tuple[str, ...]) -> None:
