@@ -58,7 +58,7 @@ def test_a_permitted_cut_is_counted(renderer: Renderer) -> None:
     assert (counts.rows_over_limit, counts.answers_hit, counts.rows_dropped) == (1, 1, 0)
     assert counts.tokens_lost == before.tokens - counts.tokens
     kept, counts = tokenise(rows, renderer, "", TrainConfig(max_length=32, overflow="drop"))
-    assert (len(kept), counts.rows_dropped) == (1, 1)
+    assert (len(kept), counts.rows_dropped, counts.ids_over_limit) == (1, 1, ["a"])
 
 
 def test_a_prompt_that_leaves_no_room_for_the_reply_is_dropped_not_trained(renderer: Renderer) -> None:

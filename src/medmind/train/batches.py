@@ -44,6 +44,7 @@ class Counts:
     rows_dropped: int = 0
     tokens_lost: int = 0
     answers_hit: int = 0
+    ids_over_limit: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
 
 
@@ -87,6 +88,7 @@ def fit(name: str, row: Row, renderer: Renderer, config: TrainConfig, counts: Co
     if len(row.ids) <= limit:
         return [row]
     counts.rows_over_limit += 1
+    counts.ids_over_limit.append(name)
     if config.overflow == "error":
         raise DataError(
             f"a row has {len(row.ids)} tokens, more than train.max_length {limit}",

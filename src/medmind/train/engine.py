@@ -178,6 +178,13 @@ def train(
         f"{dtype_name(dtype)}) on {counts['rows']:,} rows, {counts['tokens']:,} tokens, "
         f"{counts['supervised_tokens']:,} of them supervised" + (f"; resuming at step {first_step}" if resume else "")
     )
+    if counts["rows_over_limit"] and config.overflow != "chunk":
+        say(
+            f"{counts['rows_over_limit']:,} rows are longer than train.max_length {config.max_length}; "
+            f"train.overflow {config.overflow}: {counts['rows_dropped']:,} rows and {counts['tokens_lost']:,} tokens "
+            f"left out, the answer was hit in {counts['answers_hit']:,}; their ids are in {rundir.plan.name}",
+            style="yellow",
+        )
     plan = {"parameters": parameters, "dtype": dtype_name(dtype), "threads": torch.get_num_threads()}
     plan |= {"train": summary(counts), "validation": summary(held_out_counts), "resumed_from": first_step}
     write_json(rundir.plan, plan)
