@@ -240,7 +240,7 @@ def test_nobody_at_the_address(tmp_path: Path, serve: Serve) -> None:
     assert len(list(read_jsonl(out))) == 5
 
 
-@pytest.mark.parametrize("step", [404, 401, elsewhere], ids=str)
+@pytest.mark.parametrize("step", [404, 401, elsewhere], ids=["404", "401", "elsewhere"])
 def test_a_server_that_says_no_is_not_asked_again(tmp_path: Path, serve: Serve, step: Any) -> None:
     server = serve("openai", {"Rhinitis": [step]})
     with pytest.raises(EnvironmentFault, match="refused with status"):
