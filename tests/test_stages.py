@@ -131,8 +131,10 @@ def test_a_stage_alone_needs_the_ones_before_it(
     questions: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = command(questions, tiny_model, tmp_path)
-    assert main(["train", *words[1:]]) == 2
-    assert "train needs data" in capsys.readouterr().err
+    assert main(["evaluate", *words[1:]]) == 2
+    assert "evaluate needs data" in capsys.readouterr().err
+    assert main(["train", *words[1:]]) == 0, "reading the data first is quick and spoils nothing"
+    assert main(["evaluate", *words[1:]]) == 0
 
 
 def test_a_second_process_on_the_run_directory_is_refused(

@@ -42,11 +42,11 @@ def open_run(args: argparse.Namespace) -> tuple[Recipe, RunDir]:
 
 
 def run_one_stage(args: argparse.Namespace, stage: str) -> int:
-    """`medmind data|train|evaluate|export`: that stage alone; with --json, what it wrote on stdout."""
+    """`medmind data|evaluate|export`: that stage alone; `train` reads its data first. --json: what it wrote."""
     from medmind.recipe.stages import run_stages
 
     recipe, rundir = open_run(args)
-    run_stages(recipe, rundir, (stage,))
+    run_stages(recipe, rundir, ("data", "train") if stage == "train" else (stage,))
     if args.json:
         print(json.dumps(rundir.read_manifest()["stages"][stage]))
     return 0

@@ -1,4 +1,4 @@
-"""`medmind train`: that one stage."""
+"""`medmind train`: the training stage, on data that is read first where that was not done."""
 
 import argparse
 
