@@ -134,6 +134,7 @@ def test_a_stage_alone_needs_the_ones_before_it(
     assert main(["evaluate", *words[1:]]) == 2
     assert "evaluate needs data" in capsys.readouterr().err
     assert main(["train", *words[1:]]) == 0, "reading the data first is quick and spoils nothing"
+    assert main(["export", *words[1:]]) == 0, "an export needs no scores"
     assert main(["evaluate", *words[1:]]) == 0
 
 

@@ -1,6 +1,5 @@
-"""One console for people (stderr) and one logger; results meant for programs go to stdout only."""
+"""One console for people (stderr); results meant for programs go to stdout only."""
 
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +8,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-logger = logging.getLogger("medmind")
 
 
 @cache

@@ -130,12 +130,8 @@ def input_digest(path: str, suffixes: tuple[str, ...] = ()) -> str:
 
 def check_inputs(recipe: Recipe, rundir: RunDir, stage: str, stages: tuple[str, ...]) -> None:
     """A stage run alone needs what the earlier ones make of this very recipe."""
-    for earlier in READS[stage]:
-        if (
-            earlier not in stages
-            and stage != "report"
-            and not rundir.is_done(earlier, stage_key(recipe, rundir, earlier))
-        ):
+    for earlier in NEEDS[stage]:
+        if earlier not in stages and not rundir.is_done(earlier, stage_key(recipe, rundir, earlier)):
             raise UsageError(
                 f"{stage} needs {earlier}, which has not finished with this recipe",
                 where=str(rundir.root),
