@@ -73,6 +73,7 @@ def test_the_whole_chain_leaves_what_the_contract_names(finished: RunDir) -> Non
     manifest = finished.read_manifest()
     assert list(manifest["stages"]) == ["data", "train", "evaluate", "export", "report"]
     assert manifest["packages"]["torch"].startswith("2.")
+    assert manifest["threads"] >= 1 and manifest["dtype"] in ("float32", "bfloat16")
 
 
 def test_base_and_tuned_were_asked_the_same(finished: RunDir) -> None:

@@ -185,7 +185,9 @@ def train(
             f"left out, the answer was hit in {counts['answers_hit']:,}; their ids are in {rundir.plan.name}",
             style="yellow",
         )
-    plan = {"parameters": parameters, "dtype": dtype_name(dtype), "threads": torch.get_num_threads()}
+    machine = {"dtype": dtype_name(dtype), "threads": torch.get_num_threads()}
+    rundir.note(**machine)
+    plan: dict[str, Any] = {"parameters": parameters, **machine}
     plan |= {"train": summary(counts), "validation": summary(held_out_counts), "resumed_from": first_step}
     write_json(rundir.plan, plan)
 
