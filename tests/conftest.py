@@ -21,28 +21,15 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder in nano's format, two layers of 64 with random weights and nano's own tokenizer."""
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
+    from tiny import tiny_mistral
 
     from medmind.models.catalog import NANO
 
     folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(1)
-    config = MistralConfig(
-        vocab_size=8192,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=512,
-        sliding_window=None,
-        tie_word_embeddings=True,
-        bos_token_id=1,
-        eos_token_id=2,
+    model = tiny_mistral(
+        1, head_dim=16, max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2
     )
-    MistralForCausalLM(config).save_pretrained(folder)
+    model.save_pretrained(folder)
     shutil.copy(NANO / "tokenizer.json", folder)
     return folder
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import MistralConfig, MistralForCausalLM
+from tiny import tiny_mistral
+from transformers import MistralForCausalLM
 
 from medmind.core.errors import DataError
 from medmind.infer.hf import HfGenerator
@@ -15,19 +16,7 @@ VOCABULARY, CONTEXT, STOP = 97, 64, 2
 
 
 def tiny_model(seed: int = 0) -> MistralForCausalLM:
-    torch.manual_seed(seed)
-    config = MistralConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=CONTEXT,
-        sliding_window=None,
-        initializer_range=0.5,
-    )
-    return MistralForCausalLM(config)
+    return tiny_mistral(seed, vocab_size=VOCABULARY, max_position_embeddings=CONTEXT, initializer_range=0.5)
 
 
 def show(ids: Sequence[int]) -> str:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-import torch
 from peft import LoraConfig, get_peft_model
-from transformers import MistralConfig, MistralForCausalLM
+from tiny import tiny_mistral
+from transformers import MistralForCausalLM
 
 from medmind.core.errors import DataError
 from medmind.core.jsonl import read_json, write_jsonl
@@ -23,19 +23,7 @@ from medmind.prompts.families import open_renderer
 
 
 def tiny_model(seed: int) -> MistralForCausalLM:
-    torch.manual_seed(seed)
-    config = MistralConfig(
-        vocab_size=8192,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        sliding_window=None,
-        initializer_range=0.5,
-    )
-    return MistralForCausalLM(config)
+    return tiny_mistral(seed, max_position_embeddings=128, initializer_range=0.5)
 
 
 @pytest.fixture(scope="module")
