@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Type
+from greedy_parity import check
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from medmind.core.errors import DataError, UsageError
 from medmind.export import gguf
 from medmind.export.merge import merge
-from medmind.export.parity import check
 from medmind.export.quantise import quantise
 from medmind.export.vocab import read_vocabulary
 from medmind.infer.hf import HfGenerator

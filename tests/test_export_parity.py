@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from greedy_parity import check
 
 from medmind.core.protocols import Progress
 from medmind.core.types import Completion, Message
 from medmind.export import gguf
 from medmind.export.merge import merge
-from medmind.export.parity import Agreement, Parity, check, check_tokens
+from medmind.export.parity import Agreement, Parity, check_tokens
 from medmind.infer.llamacpp import LlamaCppGenerator
 from medmind.models.catalog import describe_folder
 from medmind.models.tokenizer import open_tokenizer

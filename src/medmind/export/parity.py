@@ -70,21 +70,6 @@ Replies = dict[str, tuple[int, ...]]
 """Prompt id → the ids of the reply, the stop id among them if it ended by itself."""
 
 
-def check(
-    reference: Generator,
-    candidate: Generator,
-    prompts: Mapping[str, Sequence[int]],
-    max_new_tokens: int,
-    stop_id: int,
-    progress: Progress | None = None,
-) -> Parity:
-    """Both engines write every reply in full."""
-    expected = write_out(reference, prompts, max_new_tokens, stop_id, progress)
-    return compare(
-        reference, expected, candidate, write_out(candidate, prompts, max_new_tokens, stop_id, progress), prompts
-    )
-
-
 def write_out(
     generator: Generator,
     prompts: Mapping[str, Sequence[int]],

@@ -1,0 +1,13 @@
+"""The gate's two steps in one call, for tests: write out with both engines, then compare."""
+
+from collections.abc import Mapping, Sequence
+
+from medmind.core.protocols import Generator
+from medmind.export.parity import Parity, compare, write_out
+
+
+def check(
+    reference: Generator, candidate: Generator, prompts: Mapping[str, Sequence[int]], max_new_tokens: int, stop_id: int
+) -> Parity:
+    expected, got = (write_out(engine, prompts, max_new_tokens, stop_id) for engine in (reference, candidate))
+    return compare(reference, expected, candidate, got, prompts)
