@@ -1,5 +1,7 @@
 """Rows and batches: what the loss sees, and that nothing is cut unless the recipe says so."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ from medmind.core.errors import DataError
 from medmind.core.types import Example, Message
 from medmind.models.catalog import find_model
 from medmind.models.tokenizer import open_tokenizer
-from medmind.prompts.chat import Renderer
+from medmind.prompts.chat import Piece, Renderer
 from medmind.prompts.families import open_renderer
+from medmind.prompts.mistral import MistralV3
 from medmind.train.batches import IGNORED, pack, pad, tokenise
 from medmind.train.config import TrainConfig
 
@@ -87,3 +90,22 @@ def test_packing_restarts_positions_and_crosses_no_border(renderer: Renderer) ->
     assert batch["position_ids"][0].tolist() == [*range(lengths[0]), *range(lengths[1])]
     assert batch["labels"][0, lengths[0] - 1] == IGNORED
     assert pad(rows)["attention_mask"].sum() == sum(lengths)
+
+
+class Forgetful(MistralV3):
+    """A broken renderer: what it says is learnt, it then forgets."""
+
+    forgets = "end"
+
+    def pieces(self, messages: Sequence[Message]) -> list[Piece]:
+        whole = super().pieces(messages)
+        kept = whole[:-1] if self.forgets == "end" else []
+        return [piece if piece in kept else replace(piece, supervised=False) for piece in whole]
+
+
+@pytest.mark.parametrize(("forgets", "fault"), [("end", "end of the reply"), ("all", "no supervised token")])
+def test_rows_that_teach_no_end_or_nothing_are_refused(renderer: Renderer, forgets: str, fault: str) -> None:
+    broken = Forgetful(renderer.tokenizer)
+    broken.forgets = forgets
+    with pytest.raises(DataError, match=rf"{fault}.*row-3"):
+        tokenise([example("Why?", "Because.", "row-3")], broken, "", TrainConfig())

@@ -59,7 +59,8 @@ def tokenise(
         whole = make_row(example.source, rendered, renderer)
         if not whole.supervised:
             raise DataError("a row has no supervised token", where=f'id "{example.id}"', todo="check its answer")
-        if config.format == "chat" and rendered.ids[-1] not in renderer.stop_ids:
+        last_learnt = next(label for label in reversed(whole.labels) if label != IGNORED)
+        if config.format == "chat" and last_learnt not in renderer.stop_ids:
             raise DataError("the end of the reply is not supervised", where=f'id "{example.id}"')
         rows += fit(example.id, whole, renderer, config, counts)
     counts.rows = len(rows)
