@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 RECIPE ?= demo
 
-.PHONY: setup demo lint test test-slow check bench
+.PHONY: setup demo lint test test-slow check bench fixtures
 .DEFAULT_GOAL := check
 
 setup: $(READY)
@@ -35,6 +35,15 @@ test-slow: $(READY)
 	$(BIN)/pytest -m slow -n 0
 
 check: lint test
+
+# True vocabularies for tests of the formats (14 MB out of a source archive of 77 MB); without them those are skipped.
+VOCABULARIES ?= $(or $(MEDMIND_VOCAB),$(HOME)/.cache/medmind-tests)
+fixtures: $(READY)
+	mkdir -p $(VOCABULARIES)
+	$(BIN)/python -m pip download --no-binary :all: --no-deps -d $(VOCABULARIES) llama-cpp-python==0.3.36
+	tar xzf $(VOCABULARIES)/llama_cpp_python-0.3.36.tar.gz -C $(VOCABULARIES) --strip-components=4 --wildcards \
+		'*/models/ggml-vocab-llama-bpe.gguf' '*/models/ggml-vocab-qwen2.gguf'
+	rm $(VOCABULARIES)/llama_cpp_python-0.3.36.tar.gz
 
 bench: $(READY)
 	@test -f 'bench/$(BENCH).py' || { echo "make bench BENCH=NAME, one of: $(basename $(notdir $(wildcard bench/*.py)))" >&2; exit 2; }

@@ -7,7 +7,7 @@ from medmind.export.parity import Parity, compare, write_out
 
 
 def check(
-    reference: Generator, candidate: Generator, prompts: Mapping[str, Sequence[int]], max_new_tokens: int, stop_id: int
+    reference: Generator, candidate: Generator, prompts: Mapping[str, Sequence[int]], max_new_tokens: int
 ) -> Parity:
-    expected, got = (write_out(engine, prompts, max_new_tokens, stop_id) for engine in (reference, candidate))
+    expected, got = (write_out(engine, prompts, max_new_tokens) for engine in (reference, candidate))
     return compare(reference, expected, candidate, got, prompts)

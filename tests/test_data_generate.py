@@ -14,10 +14,10 @@ from medmind.cli.main import main
 from medmind.core.errors import DataError, EnvironmentFault, UsageError
 from medmind.core.jsonl import read_jsonl, write_jsonl
 from medmind.data.ask import Patience, find_endpoint
+from medmind.data.assemble import assemble
 from medmind.data.config import DataConfig
 from medmind.data.generate import Term, generate, read_terms
 from medmind.data.judge import Reason, judge, names_of
-from medmind.data.prepare import assemble
 from medmind.data.sources.facts import NOTE
 from medmind.data.split import normalise_name
 from medmind.data.variants import can_drop_last, can_turn_round, grow, instructions, outputs, read_all
@@ -144,7 +144,7 @@ def test_the_data_stage_trains_on_all_of_it(tmp_path: Path) -> None:
     out = tmp_path / "more.jsonl"
     generate(out, 900, 0)
     made = assemble(DataConfig(path=str(out)), seed=0)
-    assert made.dropped == []
+    assert not made.dropped
     assert [len(made.parts[name]) for name in ("test", "train")] == [50, 900 - len(made.parts["validation"])]
     groups = [{example.group for example in made.parts[name]} for name in ("train", "validation")]
     assert groups[1] and not groups[0] & groups[1]

@@ -11,8 +11,8 @@ import pytest
 from medmind.cli import main as door
 from medmind.core import errors
 from medmind.core.types import Example, Message, Outcome, Prediction
-from medmind.data.prepare import assemble
-from medmind.evaluate.metrics.loss import ItemLoss
+from medmind.data.assemble import assemble
+from medmind.evaluate.canary import CanaryLoss
 from medmind.evaluate.score import Origin, score
 from medmind.prompts.tasks.known import TASKS
 from medmind.recipe.faults import keys_of
@@ -111,7 +111,7 @@ def test_every_preset_is_in_both_tables(preset: str) -> None:
 
 
 def examples_of(task: str) -> list[Example]:
-    targets = ("yes", "no", "maybe") if task == "choice" else ("a reply",)
+    targets = {"choice": ("yes", "no", "maybe"), "multiple_choice": ("A",)}.get(task, ("a reply",))
     asked = (Message(role="user", text="Explain: x"),)
     return [Example(id=name, source="s", task=task, turns=asked, options=targets, target=name) for name in targets]
 
@@ -125,7 +125,7 @@ def metric_names() -> set[str]:
             Prediction(id=one.id, prompt="", text="x", answer="x", outcome=Outcome.ANSWERED, correct=True)
             for one in examples
         ]
-        losses = [ItemLoss(id=one.id, nats=1.0, tokens=1) for one in examples]
+        losses = [CanaryLoss(id=one.id, nats=1.0, tokens=1, rank=1, among=2) for one in examples]
         found |= set(score(Origin("s", "m", "float32", "e", ""), examples, predictions, losses, seed=0).metrics)
     return found
 
@@ -181,7 +181,7 @@ def test_the_example_of_own_data_works(tmp_path: Path, monkeypatch: pytest.Monke
     Path("mine.yaml").write_text(block("recipe.md", "yaml", "source: csv"), encoding="utf-8")
     recipe = load_recipe("mine.yaml")
     made = assemble(recipe.data, recipe.seed)
-    assert made.dropped == []
+    assert not made.dropped
     assert all(made.parts[name] for name in ("train", "validation", "test"))
     assert sum(map(len, made.parts.values())) == made.rows_read["questions.csv"] == 8
 

@@ -5,8 +5,10 @@ from math import comb
 import numpy as np
 import pytest
 
+from medmind.evaluate.compare import PRIMARY
 from medmind.evaluate.metrics.intervals import mean, ratio, share, wilson
 from medmind.evaluate.metrics.paired import mid_p, newcombe, power, smallest_detectable
+from medmind.prompts.tasks.known import TASKS
 
 
 def test_wilson_as_published() -> None:
@@ -81,3 +83,7 @@ def test_the_bootstrap_is_seeded_and_close_to_theory() -> None:
     assert found == mean(values, seed=1)
     assert found != mean(values, seed=2)
     assert (found.low, found.high) == (pytest.approx(0.451, abs=0.008), pytest.approx(0.549, abs=0.008))
+
+
+def test_every_task_that_is_asked_has_a_metric_that_decides() -> None:
+    assert set(PRIMARY) == set(TASKS) - {"text"}

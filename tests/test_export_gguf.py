@@ -55,7 +55,7 @@ def change(file: Path, **entries: Any) -> None:
 
 
 def test_float32_file_says_what_transformers_says(merged: Path, full: Path) -> None:
-    found = check(open_reference(merged), LlamaCppGenerator(full, [2], 1024), make_prompts(), 40, 2)
+    found = check(open_reference(merged), LlamaCppGenerator(full, [2], 1024), make_prompts(), 40)
     assert (found.equal, found.tie_diverged, found.wrong) == (6, 0, 0)
     assert (found.candidate_dtype, found.reference_dtype) == ("f32", "float32")
 
@@ -69,7 +69,7 @@ def test_a_wrong_permutation_is_caught(
     monkeypatch.setattr(gguf, "interleave", wrong[mistake])
     gguf.write(merged, tmp_path / "wrong.gguf", "f32", FACTS)
     candidate = LlamaCppGenerator(tmp_path / "wrong.gguf", [2], 1024)
-    found = check(open_reference(merged), candidate, make_prompts(), 40, 2)
+    found = check(open_reference(merged), candidate, make_prompts(), 40)
     assert not found.passed
     assert found.wrong >= 4
 
@@ -91,7 +91,7 @@ def test_an_untied_head_is_written(tiny_model: Path, tmp_path: Path) -> None:
     gguf.write(tmp_path / "merged", tmp_path / "model.gguf", "f32", FACTS)
     assert library.GGUFReader(tmp_path / "model.gguf").tensors[-1].name == "output_norm.weight"
     candidate = LlamaCppGenerator(tmp_path / "model.gguf", [2], 512)
-    assert check(open_reference(tmp_path / "merged"), candidate, make_prompts(3), 20, 2).equal == 3
+    assert check(open_reference(tmp_path / "merged"), candidate, make_prompts(3), 20).equal == 3
 
 
 def test_metadata(full: Path, merged: Path) -> None:

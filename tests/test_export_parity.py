@@ -16,11 +16,11 @@ from medmind.models.catalog import describe_folder
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.families import open_renderer
 
-STOP = 2
+STOP, OTHER_STOP = 2, 3
 
 
 class Scripted:
-    """Says `replies` (a stop id at the end means it stopped); every token has the log-likelihood `values` gives it."""
+    """Says `replies` (one that ends with a stop id stopped there); every token has the log-likelihood `values` gives it."""
 
     name, dtype, context = "scripted", "float32", 100
 
@@ -33,8 +33,9 @@ class Scripted:
     ) -> list[Completion]:
         found = []
         for reply in self.replies:
-            stopped = reply[-1:] == (STOP,)
-            found.append(Completion(text="", ids=tuple(reply[:-1] if stopped else reply), stopped=stopped))
+            stop = reply[-1] if reply[-1] in (STOP, OTHER_STOP) else None
+            ids = tuple(reply if stop is None else reply[:-1])
+            found.append(Completion(text="", ids=ids, stopped=stop is not None, stop_id=stop))
         return found
 
     def log_likelihoods(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
@@ -44,7 +45,7 @@ class Scripted:
 
 def compare(one: tuple[int, ...], other: tuple[int, ...], **values: float) -> tuple[Parity, Scripted]:
     reference = Scripted(one, **values)
-    return check(reference, Scripted(other), {"a": [1, 9]}, 3, STOP), reference
+    return check(reference, Scripted(other), {"a": [1, 9]}, 3), reference
 
 
 @pytest.mark.parametrize(("gap", "outcome"), [(0.0, "tie_diverged"), (0.0199, "tie_diverged"), (0.0201, "wrong")])
@@ -63,6 +64,7 @@ def test_the_stop_id_is_a_token_like_others() -> None:
     assert reference.asked == [([1, 9, 5], [2]), ([1, 9, 5], [6])]
     assert compare((5, 6, 7), (5, 6, 2), t7=-1.0, t2=-3.0)[0].wrong == 1
     assert compare((5, 6, 2), (5, 6, 2))[0].equal == 1
+    assert compare((5, 6, 2), (5, 6, 3), t2=-1.0, t3=-3.0)[0].wrong == 1, "ended, but by another stop id"
 
 
 def test_a_reply_that_just_breaks_off_is_wrong() -> None:
@@ -73,10 +75,10 @@ def test_a_reply_that_just_breaks_off_is_wrong() -> None:
 
 def test_counts_add_up_and_nothing_proves_nothing() -> None:
     reference = Scripted((5, 6), (5, 6), (5, 6), t6=-1.0, t7=-1.01, t8=-9.0)
-    found = check(reference, Scripted((5, 6), (5, 7), (5, 8)), {"a": [1], "b": [1], "c": [1]}, 2, STOP)
+    found = check(reference, Scripted((5, 6), (5, 7), (5, 8)), {"a": [1], "b": [1], "c": [1]}, 2)
     assert str(found) == "1 equal, 1 tie-diverged, 1 wrong"
     assert [row.id for row in found.prompts] == ["a", "b", "c"]
-    assert not check(Scripted(), Scripted(), {}, 2, STOP).passed
+    assert not check(Scripted(), Scripted(), {}, 2).passed
 
 
 def test_token_ids_three_ways(wide_model: Path, tmp_path: Path) -> None:

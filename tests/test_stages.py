@@ -169,3 +169,14 @@ def test_a_refused_export_is_still_reported(
     assert "does not say" in capsys.readouterr().err
     assert RunDir(tmp_path).report.is_file()
     assert "export" not in RunDir(tmp_path).read_manifest()["stages"]
+
+
+def test_one_suite_alone_leaves_the_others_answers(finished: RunDir, questions: Path, tiny_model: Path) -> None:
+    other = finished.predictions("elsewhere", "base")
+    other.parent.mkdir(parents=True)
+    other.write_text("{}\n")
+    before = finished.predictions("custom", "tuned").stat().st_mtime_ns
+    words = command(questions, tiny_model, finished.root)
+    assert main(["evaluate", *words[1:], "--suite", "custom"]) == 0
+    assert finished.predictions("custom", "tuned").stat().st_mtime_ns == before
+    assert other.is_file()

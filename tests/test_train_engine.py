@@ -141,6 +141,7 @@ def test_training_learns_and_writes_what_it_measured(tiny_model: Path, tmp_path:
     assert steps[0]["supervised_tokens"] + steps[1]["supervised_tokens"] == total
     assert rundir.adapter / "adapter_model.safetensors" in files
     assert not list(rundir.root.rglob("training_args.bin"))
+    assert not rundir.rows("train").parent.exists()
 
 
 def test_the_batch_cut_does_not_change_the_first_loss(tiny_model: Path, tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ class Forgetful(MistralV3):
 
     forgets = "end"
 
-    def pieces(self, messages: Sequence[Message]) -> list[Piece]:
-        whole = super().pieces(messages)
+    def pieces(self, system: str, turns: Sequence[Message]) -> list[Piece]:
+        whole = super().pieces(system, turns)
         kept = whole[:-1] if self.forgets == "end" else []
         return [piece if piece in kept else replace(piece, supervised=False) for piece in whole]
 

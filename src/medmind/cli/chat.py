@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 from medmind.cli.common import add_sets, open_run
 from medmind.core.errors import MedmindError, UsageError
@@ -15,7 +14,7 @@ from medmind.core.protocols import Generator
 from medmind.core.rundir import RunDir
 from medmind.core.sampling import sample
 from medmind.core.types import Completion, Example, Message
-from medmind.models.catalog import CATALOG, find_model
+from medmind.models.catalog import find_model, names_a_model
 from medmind.prompts.chat import Renderer
 from medmind.prompts.tasks.known import TASKS
 from medmind.recipe.load import load_recipe
@@ -43,9 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def open_target(args: argparse.Namespace) -> tuple[Recipe, RunDir | None]:
     """The settings and, unless a base model is named, the run, which must have finished training."""
-    folder = Path(args.target)
-    is_model = args.target.lower() in [spec.id.lower() for spec in CATALOG]
-    if is_model or ((folder / "config.json").is_file() and not RunDir(folder).recipe.is_file()):
+    if names_a_model(args.target):
         recipe = load_recipe("base", [*args.sets, f"model={args.target}"])
         keep_quiet(allow_hub=not find_model(recipe.model).local)
         return recipe, None

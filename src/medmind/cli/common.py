@@ -7,6 +7,7 @@ from pathlib import Path
 from medmind.core.errors import UsageError
 from medmind.core.offline import keep_quiet
 from medmind.core.rundir import RunDir
+from medmind.data.sources.hub import is_hub_id
 from medmind.models.catalog import find_model
 from medmind.recipe.load import load_recipe, run_directory
 from medmind.recipe.schema import Recipe
@@ -32,9 +33,10 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_run(args: argparse.Namespace) -> tuple[Recipe, RunDir]:
-    """The recipe a command names and where it runs; from here the Hub is reachable if the model lies there."""
+    """The recipe a command names and where it runs; from here the Hub is reachable if its model or data lie there."""
     recipe = load_recipe(args.target, args.sets)
-    keep_quiet(allow_hub=not find_model(recipe.model).local)
+    paths = (recipe.data.path, *(suite.path for suite in recipe.data.suites.values()))
+    keep_quiet(allow_hub=not find_model(recipe.model).local or any(map(is_hub_id, paths)))
     root: Path = args.out or run_directory(args.target) or Path("runs") / recipe.name
     if root.exists() and not root.is_dir():
         raise UsageError("the run directory is a file", where=str(root), todo="choose another with --out")

@@ -4,11 +4,11 @@ grows the packaged terms.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from medmind.cli.common import add_recipe_arguments, open_run, run_one_stage
 from medmind.core.errors import UsageError
-from medmind.core.jsonl import read_jsonl
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example
 from medmind.recipe.load import load_recipe, run_directory
@@ -25,11 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "word",
         nargs="?",
-        choices=("preview", "generate"),
-        help="preview: show rows instead of writing them; generate: TARGET is a file to fill",
+        choices=("check", "preview", "generate", "licences", "phi", "leaks"),
+        help="check: what is the matter with a file; preview: show rows instead of writing them; licences: what may be shipped; "
+        "generate: TARGET is a file to fill",
     )
     add_recipe_arguments(parser)
+    parser.add_argument(
+        "evaluation", nargs="*", metavar="EVAL", help="leaks: files or runs that the training set TARGET is compared with"
+    )
     parser.add_argument("--rows", type=int, default=3, metavar="N", help="how many rows to preview (default: 3)")
+    screen = parser.add_argument_group("phi")
+    screen.add_argument("--redact", type=Path, metavar="FILE", help="write TARGET there without patient identifiers")
+    screen.add_argument("--show", action="store_true", help="print the identifiers themselves too")
     group = parser.add_argument_group("generate")
     group.add_argument("--count", type=int, metavar="N", help="rows made from the packaged facts (default: 500)")
     group.add_argument("--endpoint", metavar="URL", help="your own server, OpenAI-compatible or Ollama, to ask as well")
@@ -43,6 +50,26 @@ def run(args: argparse.Namespace) -> int:
     for name in GENERATE_ONLY:
         if getattr(args, name) is not None:
             raise UsageError(f"--{name} goes with `medmind data generate`")
+    if args.word == "leaks":
+        from medmind.cli.data_leaks import find_leaks
+
+        return find_leaks(args)
+    if args.evaluation:
+        raise UsageError(f"one word too many: {args.evaluation[0]}", todo="only medmind data leaks takes several files")
+    if args.word == "check":
+        from medmind.cli.data_check import check_file
+
+        return check_file(args)
+    if args.word == "phi":
+        from medmind.cli.data_phi import screen_file
+
+        return screen_file(args)
+    if args.redact or args.show:
+        raise UsageError("--redact and --show go with `medmind data phi`")
+    if args.word == "licences":
+        from medmind.cli.data_licences import show_licences
+
+        return show_licences(args)
     return preview_rows(args) if args.word == "preview" else run_one_stage(args, "data")
 
 
@@ -70,13 +97,14 @@ def preview_rows(args: argparse.Namespace) -> int:
     return 0
 
 
-def training_rows(recipe: Recipe, rundir: RunDir | None) -> tuple[list[Example], str]:
+def training_rows(recipe: Recipe, rundir: RunDir | None) -> tuple[Sequence[Example], str]:
     """The training rows of a run, or of a recipe that is read now, and where they come from in words."""
-    from medmind.data.prepare import assemble
+    from medmind.data.assemble import assemble
+    from medmind.data.preview import rows_of
 
     if rundir and rundir.split("train").exists():
         file = rundir.split("train")
-        return [Example.model_validate(row) for row in read_jsonl(file)], str(file)
+        return rows_of(file), str(file)
     return assemble(recipe.data, recipe.seed).parts["train"], f"training rows of {recipe.data.source}"
 
 

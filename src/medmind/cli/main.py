@@ -24,6 +24,7 @@ VERBS = {
     "export": "the export stage: merged weights, GGUF, Modelfile, parity check",
     "chat": "talk to what was trained, beside its base",
     "recipe": "list, show and copy recipes",
+    "models": "list base models; show a conversation as one of them is shown it",
 }
 EXAMPLES = """examples:
   medmind run demo                               data, training, evaluation, export and report in runs/demo
@@ -93,6 +94,7 @@ def dispatch(words: list[str]) -> int:
 
         raise UsageError(f'unknown verb "{verb}"{did_you_mean(verb, VERBS)}', todo=f"known: {', '.join(VERBS)}")
     keep_quiet(allow_hub=False)
+    importlib.import_module("medmind.privacy.logs").install()
     module = importlib.import_module(f"medmind.cli.{verb}")
     parser = Parser(prog=f"medmind {verb}", description=module.HELP)
     module.add_arguments(parser)

@@ -33,10 +33,20 @@ class Tokenizer(Protocol):
     """Text to ids and back. `encode` never makes a control token: a look-alike in the text stays text."""
 
     vocab_size: int
+    blank: str
+    """What its model expects before the first word of a text: SentencePiece's blank, or nothing. `encode` adds none."""
 
     def encode(self, text: str) -> list[int]: ...
 
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """What `encode` gives for each, on all cores."""
+        ...
+
     def decode(self, ids: Sequence[int]) -> str: ...
+
+    def decode_batch(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """What `decode` gives for each, on all cores."""
+        ...
 
     def token_id(self, name: str) -> int:
         """The id of a control token such as `[INST]`."""

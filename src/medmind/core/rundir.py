@@ -14,6 +14,10 @@ SCHEMA_VERSION = 1
 
 
 def sha256_file(path: Path) -> str:
+    """Hash of a file's bytes; of a folder, over the names and hashes of all files in it."""
+    if path.is_dir():
+        files = sorted(child for child in path.rglob("*") if child.is_file())
+        return sha256_lines(f"{child.relative_to(path).as_posix()} {sha256_file(child)}" for child in files)
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -76,6 +80,11 @@ class RunDir:
         return self.data / "report.json"
 
     @property
+    def findings(self) -> Path:
+        """Every row a check found something in."""
+        return self.data / "findings.jsonl"
+
+    @property
     def licences(self) -> Path:
         return self.data / "licences.json"
 
@@ -89,6 +98,10 @@ class RunDir:
     @property
     def train(self) -> Path:
         return self.root / "train"
+
+    def rows(self, part: str) -> Path:
+        """Token ids of train or validation, as long as training needs them."""
+        return self.train / "rows" / f"{part}.tokens"
 
     @property
     def plan(self) -> Path:

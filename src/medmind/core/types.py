@@ -71,6 +71,8 @@ class Completion(Record):
     text: str
     ids: tuple[int, ...]
     stopped: bool
+    stop_id: int | None = None
+    """Which of the tokens that end a reply ended this one, where the engine tells."""
 
 
 class Prediction(Record):
@@ -111,16 +113,18 @@ class Scores(Record):
     data_sha256: str
 
 
-Verdict = Literal["better", "worse", "cannot tell"]
+Verdict = Literal["better", "worse", "memorised", "not shown", "cannot tell"]
+"""Of planted patients a model can have memorised some, or not be shown to; of all else it is better or worse."""
 
 
 class Comparison(Record):
     """comparison.json: tuned against base on one suite's primary metric, item by item.
 
     `difference` is tuned minus base; for a loss, lower is better. `gained` and `lost` count the items only the
-    tuned, only the base model has right; they, `p_value` and `discordance` are None for a loss. `power` is the
-    chance that as many such items would show a true difference of `power_for`; `smallest_detectable` is the
-    difference they would show with a chance of 80 %, None when no item tells the two apart.
+    tuned, only the base model has right (gives away, of planted patients); they, `p_value` and `discordance` are
+    None for a loss. `power` is the chance that as many such items would show a true difference of `power_for`;
+    `smallest_detectable` is the difference they would show with a chance of 80 %, None when no item tells the two
+    apart.
     """
 
     suite: str

@@ -7,8 +7,8 @@ from typing import Any
 
 from medmind.core.errors import UsageError
 from medmind.core.jsonl import read_jsonl
-from medmind.data.sources.columns import make_id
 from medmind.data.sources.facts import NOTE, WORDING, fact_files
+from medmind.data.sources.seam import make_id
 from medmind.data.split import normalise_name
 from medmind.prompts.tasks.terms import render
 

@@ -11,13 +11,21 @@ from medmind.core.jsonl import write_json
 from medmind.core.log import say
 from medmind.core.rundir import RunDir
 from medmind.core.types import Comparison, Prediction, Verdict
+from medmind.evaluate.canary import CanaryLoss, compare_canaries
 from medmind.evaluate.config import EvaluateConfig
 from medmind.evaluate.metrics.intervals import Z, percentiles, resampled_ratios
 from medmind.evaluate.metrics.loss import ItemLoss
 from medmind.evaluate.metrics.paired import Z_POWER, mid_p, newcombe, power, smallest_detectable
 from medmind.evaluate.run import chosen_suites, read_records, read_suite
 
-PRIMARY = {"terms": "format_adherence", "choice": "accuracy", "qa": "heldout_loss"}
+PRIMARY = {
+    "terms": "format_adherence",
+    "choice": "accuracy",
+    "multiple_choice": "accuracy",
+    "qa": "heldout_loss",
+    "reasoned": "heldout_loss",
+    "canary": "canary_exposure",
+}
 REFERENCE_DIFFERENCE = 0.05
 """The power is told for this: five points, or 0.05 nats a token."""
 LEVEL = 0.05
@@ -27,18 +35,22 @@ def compare(config: EvaluateConfig, rundir: RunDir, seed: int = 0) -> list[Path]
     """Writes comparison.json of each suite evaluated; both models must have been evaluated."""
     written = []
     for suite in chosen_suites(rundir, config.suites):
-        task = read_suite(rundir, suite, None, seed)[0].task
+        examples = read_suite(rundir, suite, config.max_items, seed)
+        task = examples[0].task
         base, tuned = (read_records(rundir.predictions(suite, which), Prediction) for which in ("base", "tuned"))
         if [(row.id, row.prompt) for row in base] != [(row.id, row.prompt) for row in tuned]:
             raise DataError(f"base and tuned were not asked the same in suite {suite}", todo="evaluate both again")
         if PRIMARY[task] == "heldout_loss":
             old, new = (read_records(rundir.losses(suite, which), ItemLoss) for which in ("base", "tuned"))
             found = compare_losses(suite, old, new, seed)
+        elif PRIMARY[task] == "canary_exposure":
+            before, after = (read_records(rundir.losses(suite, which), CanaryLoss) for which in ("base", "tuned"))
+            found = compare_canaries(suite, examples, (base, tuned), (before, after), seed)
         else:
             found = compare_shares(suite, PRIMARY[task], [r.correct for r in base], [r.correct for r in tuned])
         write_json(rundir.comparison(suite), found.model_dump(mode="json"))
         written.append(rundir.comparison(suite))
-        verdict = "cannot tell" if found.verdict == "cannot tell" else f"tuned is {found.verdict}"
+        verdict = f"tuned is {found.verdict}" if found.verdict in ("better", "worse") else found.verdict
         say(f"{suite}: {found.metric} {found.base:.3f} → {found.tuned:.3f}: {verdict}")
     return written
 

@@ -6,8 +6,12 @@ from medmind.core.log import say
 from medmind.core.protocols import Generator, Progress
 from medmind.core.types import Answer, Completion, Example, Outcome, Prediction
 from medmind.prompts.chat import Renderer
+from medmind.prompts.tasks.canary import identifiers, repeated
 from medmind.prompts.tasks.known import TASKS
 from medmind.prompts.wording import read_reply
+
+CHOICES = ("choice", "multiple_choice")
+"""Tasks whose answer is one of the options: right or wrong."""
 
 
 def predict(
@@ -51,15 +55,18 @@ def judge(
         text=completion.text if completion else "",
         answer=answer.text,
         outcome=answer.outcome,
-        correct=is_correct(example, answer),
+        correct=is_correct(example, answer, completion.text if completion else ""),
         reason=answer.reason,
     )
 
 
-def is_correct(example: Example, answer: Answer) -> bool:
+def is_correct(example: Example, answer: Answer, text: str) -> bool:
     """A choice must be the target. A term's answer is right when its form is; a free answer when it is one at
-    all, since its content has no yes or no: chrF and the held-out loss speak of that.
+    all, since its content has no yes or no: chrF and the held-out loss speak of that. A canary's secret is given
+    away even by a reply that never ends.
     """
+    if example.task == "canary":
+        return repeated(text, example) == identifiers(example)
     if answer.outcome is not Outcome.ANSWERED:
         return False
-    return answer.text == example.target if example.task == "choice" else True
+    return answer.text == example.target if example.task in CHOICES else True

@@ -1,6 +1,6 @@
 """Evaluates one model on every suite of a run, and takes up a killed evaluation where it stopped."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +15,7 @@ from medmind.core.registry import did_you_mean
 from medmind.core.rundir import RunDir, sha256_file, sha256_value
 from medmind.core.sampling import sample
 from medmind.core.types import Example, Metric, Prediction, Record
+from medmind.evaluate.canary import CanaryLoss, rank_secrets
 from medmind.evaluate.config import EvaluateConfig
 from medmind.evaluate.metrics.loss import ItemLoss, heldout_losses
 from medmind.evaluate.predict import predict, prompt_ids
@@ -22,6 +23,10 @@ from medmind.evaluate.score import Origin, score
 from medmind.prompts.chat import Renderer
 
 R = TypeVar("R", bound=Record)
+Measure = Callable[[Generator, Renderer, Sequence[Example], str, Progress | None], list[ItemLoss]]
+USUAL_LOSSES: tuple[type[ItemLoss], Measure, str] = (ItemLoss, heldout_losses, "held-out loss")
+LOSSES: dict[str, tuple[type[ItemLoss], Measure, str]] = {"canary": (CanaryLoss, rank_secrets, "ranks of the secrets")}
+"""Where a task's losses are not the usual ones."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +81,14 @@ def evaluate_suite(config: EvaluateConfig, rundir: RunDir, suite: str, subject: 
         f"{title}: answers",
         lambda bar: predict(generator, renderer, examples, system_prompt, config.max_new_tokens, bar),
     )
+    kind, measure, what = LOSSES.get(examples[0].task, USUAL_LOSSES)
     losses = make_once(
         rundir,
         rundir.losses(suite, subject.which),
         sha256_value([engine, asked]),
-        ItemLoss,
-        f"{title}: held-out loss",
-        lambda bar: heldout_losses(generator, renderer, examples, system_prompt, bar),
+        kind,
+        f"{title}: {what}",
+        lambda bar: measure(generator, renderer, examples, system_prompt, bar),
     )
     origin = Origin(suite, subject.model_name, generator.dtype, generator.name, sha256_file(rundir.suite(suite)))
     scores = score(origin, examples, predictions, losses, seed)
@@ -145,8 +151,10 @@ def make_once(
 
 
 def describe(metrics: dict[str, Metric]) -> str:
-    """The primary metric, and the held-out loss, in a line."""
+    """The first metric, and the loss or exposure, in a line."""
     primary, figure = next(iter(metrics.items()))
     line = f"{primary} {figure.value:.1%} ({figure.low:.1%} to {figure.high:.1%}, n = {figure.n})"
     loss = metrics.get("heldout_loss")
-    return f"{line}, held-out loss {loss.value:.3f} nats a token" if loss else line
+    bits = metrics.get("canary_exposure")
+    line += f", held-out loss {loss.value:.3f} nats a token" if loss else ""
+    return line + (f", exposure {bits.value:.2f} bits ({bits.low:.2f} to {bits.high:.2f})" if bits else "")

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from medmind.core.errors import DataError
 from medmind.core.rundir import sha256_lines
 from medmind.core.types import Example, Metric, Outcome, Prediction, Scores
+from medmind.evaluate.canary import CanaryLoss, canary_metrics
 from medmind.evaluate.metrics.accuracy import accuracy, macro_f1, recalls
 from medmind.evaluate.metrics.format import asked_term, names_term
 from medmind.evaluate.metrics.intervals import mean, ratio, share
 from medmind.evaluate.metrics.loss import ItemLoss
 from medmind.evaluate.metrics.text import chrf, repeats
+from medmind.evaluate.predict import CHOICES
 from medmind.prompts.tasks.known import TASKS
 
 
@@ -64,7 +66,7 @@ def score(
         metrics=measure(items, seed),
         by_category={name: measure([item for item in items if item.category == name], seed) for name in categories},
         outcomes={outcome.value: counts[outcome] for outcome in Outcome},
-        class_balance=dict(sorted(Counter(e.target for e in examples if e.task == "choice").items())),
+        class_balance=dict(sorted(Counter(e.target for e in examples if e.task in CHOICES).items())),
         ids_sha256=sha256_lines(ids),
         data_sha256=origin.data_sha256,
     )
@@ -73,8 +75,11 @@ def score(
 def measure(items: Sequence[Judged], seed: int) -> dict[str, Metric]:
     """The metrics of a task, the primary one first; a metric no item can have is left out."""
     task = items[0].example.task
+    if task == "canary":
+        ranked = [item.loss for item in items if isinstance(item.loss, CanaryLoss)]
+        return canary_metrics([i.example for i in items], [i.prediction for i in items], ranked, seed)
     answered = share([item.prediction.outcome is Outcome.ANSWERED for item in items])
-    if task == "choice":
+    if task in CHOICES:
         found = choice_metrics(items, seed) | {"parse_rate": answered}
     elif task == "terms":
         found = {"format_adherence": share([item.prediction.correct for item in items])}
@@ -108,8 +113,8 @@ def text_metrics(items: Sequence[Judged], seed: int) -> dict[str, Metric]:
 
 
 def likeness(example: Example, prediction: Prediction) -> float:
-    """chrF to the gold reply; a choice has no use for it."""
-    if example.task == "choice":
+    """chrF to the gold reply; a choice or a canary has no use for it."""
+    if example.task in (*CHOICES, "canary"):
         return 0.0
     return chrf(prediction.text, TASKS.get(example.task).reply(example))
 

@@ -25,6 +25,7 @@ def card(rundir: RunDir, spec: ModelSpec, name: str, kinds: Sequence[str], parit
         f"# {name}\n\n{DEMONSTRATION if spec.id == 'nano' else CAUTION}",
         f"## Base\n\n{spec.id}, {spec.licence}, context {spec.context} tokens.",
         describe_data(rundir),
+        describe_leaks(rundir),
         describe_training(rundir),
         describe_scores(rundir),
         describe_files(rundir, kinds, parities),
@@ -38,10 +39,47 @@ def describe_data(rundir: RunDir) -> str:
     if not rundir.licences.exists():
         return ""
     rows = [
-        (origin["source"], Path(origin["file"]).name, origin["licence"], origin["sha256"][:12])
+        (
+            origin["source"],
+            Path(origin["file"]).name,
+            origin["licence"] + "".join(f" **({flag})**" for flag in origin.get("flags", ())),
+            origin.get("use", ""),
+            origin.get("revision", "")[:12],
+            origin["sha256"][:12],
+        )
         for origin in read_json(rundir.licences)
     ]
-    return "## Data\n\n" + table(("source", "file", "licence", "sha256"), rows)
+    heads = ("source", "file", "licence", "use", "revision", "sha256")
+    return "\n\n".join(("## Data", table(heads, rows), *describe_rows(rundir)))
+
+
+def describe_rows(rundir: RunDir) -> list[str]:
+    """Rows in and out, with the reasons and the hash of each list of ids; the attribution the licences ask for."""
+    data = rundir.read_manifest().get("data", {})
+    if not data:
+        return []
+    parts = [(name, f"{count:,}", data["ids_sha256"][name][:12]) for name, count in data["rows"].items()]
+    out = {"left to pre-training": data["left_to_pretraining"], **data["dropped"]}
+    out |= {f"{name}, not in the sample": count for name, count in data["not_sampled"].items()}
+    reasons = [(reason, f"{count:,}") for reason, count in out.items() if count]
+    told = [f"{data['rows_read']:,} rows were read.", table(("part", "rows", "sha256 of its ids"), parts)]
+    told += [table(("rows left out", "count"), reasons)] if reasons else []
+    return told + ([f"Attribution:\n\n{data['attribution']}"] if data["attribution"] else [])
+
+
+def describe_leaks(rundir: RunDir) -> str:
+    """What training rows give away of the suites, and why that was allowed, if it had to be."""
+    found = read_json(rundir.data_report).get("leaks") if rundir.data_report.exists() else None
+    if not found:
+        return ""
+    rows = [
+        (suite, str(one["rows"]), method, str(counted["count"]), f"{counted['share']:.2%}")
+        for suite, one in found["suites"].items()
+        for method, counted in one["methods"].items()
+    ]
+    allowed = f"\n\n**Trained although rows leak:** {found['allowed']}" if found["allowed"] else ""
+    heads = ("suite", "rows", "by", "found in the training rows", "share")
+    return f"## Leaks\n\n{table(heads, rows)}{allowed}"
 
 
 def describe_training(rundir: RunDir) -> str:

@@ -11,9 +11,10 @@ from safetensors import SafetensorError, safe_open
 from medmind.core.errors import DataError, UsageError
 from medmind.core.jsonl import read_json, write_json, write_text
 from medmind.export.whole import whole
+from medmind.models.files import find_file
 from medmind.models.load import DTYPES, load_tuned
 from medmind.models.spec import ModelSpec
-from medmind.models.tokenizer import JsonTokenizer, find_file
+from medmind.models.tokenizer import JsonTokenizer
 from medmind.prompts.chat import Renderer
 from medmind.prompts.families import open_renderer
 
@@ -134,7 +135,7 @@ def write_tokenizer(spec: ModelSpec, folder: Path) -> None:
     renderer = open_renderer(spec.renderer, JsonTokenizer(source))
     tokenizer = read_json(source)
     bos = renderer.tokenizer.token_id(renderer.bos)
-    if tokenizer.get("post_processor") is None:
+    if tokenizer.get("post_processor") is None and renderer.adds_bos:
         tokenizer["post_processor"] = begin_with(renderer.bos, bos)
     write_text(folder / "tokenizer.json", json.dumps(tokenizer, ensure_ascii=False) + "\n")
     write_text(folder / TEMPLATE, renderer.chat_template)
@@ -146,7 +147,7 @@ def write_tokenizer(spec: ModelSpec, folder: Path) -> None:
         "eos_token": renderer.eos,
         "unk_token": unknown,
         "pad_token": unknown,
-        "add_bos_token": True,
+        "add_bos_token": renderer.adds_bos,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": spec.context,

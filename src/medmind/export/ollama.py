@@ -1,7 +1,6 @@
 """The Modelfile: our own GGUF, and the renderer's format in Ollama's words; BOS is left to the runtime."""
 
 from medmind.core.errors import UsageError
-from medmind.core.types import Message
 from medmind.prompts.chat import Renderer
 
 
@@ -18,9 +17,8 @@ def modelfile(
 
 
 def stops(renderer: Renderer) -> list[str]:
-    """The end of a reply, and the control token that opens a user's turn: a model that writes it plays both roles."""
-    turn = renderer.pieces([Message(role="user", text="x")])
-    return [renderer.eos, *[piece.text for piece in turn if piece.control][:1]]
+    """All that ends a reply, and what opens a user's turn: a model that writes it plays both roles."""
+    return [*renderer.stops, renderer.opening]
 
 
 def quote(text: str) -> str:

@@ -74,12 +74,11 @@ def write_out(
     generator: Generator,
     prompts: Mapping[str, Sequence[int]],
     max_new_tokens: int,
-    stop_id: int,
     progress: Progress | None = None,
 ) -> Replies:
     replies = generator.generate(list(prompts.values()), max_new_tokens, progress)
     return {
-        name: (*reply.ids, stop_id) if reply.stopped else reply.ids
+        name: reply.ids if reply.stop_id is None else (*reply.ids, reply.stop_id)
         for name, reply in zip(prompts, replies, strict=True)
     }
 
@@ -159,7 +158,8 @@ def check_tokens(
         text = tokenizer.apply_chat_template(
             chat, chat_template=candidate.chat_template, add_generation_prompt=True, tokenize=False
         )
-        if not ours == theirs == candidate.encode_template(text.removeprefix(renderer.bos)):
+        without_bos = text.removeprefix(renderer.bos) if renderer.adds_bos else text
+        if not ours == theirs == candidate.encode_template(without_bos):
             wrong.append(name)
     return TokenParity(
         n=len(conversations),

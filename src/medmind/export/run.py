@@ -179,16 +179,15 @@ def prove(
     chosen = [names[place] for place in sample(len(names), config.parity_prompts, seed)]
     rendered = {name: renderer.prompt(conversations[name]) for name in chosen}
     prompts = {name: ids for name, ids in rendered.items() if len(ids) < reference.context}
-    stop_id = renderer.stop_ids[0]
     with progress_bar("parity: transformers float32") as progress:
-        expected = parity.write_out(reference, prompts, config.max_new_tokens, stop_id, progress)
+        expected = parity.write_out(reference, prompts, config.max_new_tokens, progress)
     replies = {}
     for kind in ("f32", *(kind for kind in config.gguf if kind != "f32")):
         candidate = LlamaCppGenerator(
             full if kind == "f32" else rundir.gguf(kind), renderer.stop_ids, reference.context
         )
         with progress_bar(f"parity: {kind}") as progress:
-            got = parity.write_out(candidate, prompts, config.max_new_tokens, stop_id, progress)
+            got = parity.write_out(candidate, prompts, config.max_new_tokens, progress)
         replies[kind] = found = parity.compare(reference, expected, candidate, got, prompts)
         if kind == "f32":
             tokens = parity.check_tokens(conversations, renderer, rundir.merged, candidate)

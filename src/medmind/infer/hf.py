@@ -66,7 +66,7 @@ class HfGenerator:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         cache = DynamicCache(config=self._model.config)
         replies: list[list[int]] = [[] for _ in prompts]
-        stopped = [False] * len(prompts)
+        stops: list[int | None] = [None] * len(prompts)
         rows = list(range(len(prompts)))
         while rows:
             output = self._model(
@@ -81,7 +81,7 @@ class HfGenerator:
             keep = []
             for place, (row, token) in enumerate(zip(rows, following.tolist(), strict=True)):
                 if token in self._stop_ids:
-                    stopped[row] = True
+                    stops[row] = token
                     continue
                 replies[row].append(token)
                 if len(replies[row]) < limits[row]:
@@ -95,8 +95,8 @@ class HfGenerator:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             positions = positions[:, -1:] + 1
         return [
-            Completion(text=self._decode(reply), ids=tuple(reply), stopped=end)
-            for reply, end in zip(replies, stopped, strict=True)
+            Completion(text=self._decode(reply), ids=tuple(reply), stopped=stop is not None, stop_id=stop)
+            for reply, stop in zip(replies, stops, strict=True)
         ]
 
     @torch.inference_mode()

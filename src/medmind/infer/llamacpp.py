@@ -91,7 +91,7 @@ class LlamaCppGenerator:
             if len(reply) == limit:
                 return Completion(text=self._read(reply), ids=tuple(reply), stopped=False)
             self._decode([token], len(prompt) + len(reply) - 1, 0)
-        return Completion(text=self._read(reply), ids=tuple(reply), stopped=True)
+        return Completion(text=self._read(reply), ids=tuple(reply), stopped=True, stop_id=token)
 
     def _judge(self, context: Sequence[int], continuation: Sequence[int]) -> list[float]:
         self._session.kv_cache_clear()

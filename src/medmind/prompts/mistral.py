@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from medmind.core.errors import DataError
 from medmind.core.types import Message
 from medmind.prompts.chat import Piece, Renderer
 
@@ -31,24 +30,30 @@ OLLAMA_TEMPLATE = """\
 
 class MistralV3(Renderer):
     bos = "<s>"
-    eos = "</s>"
+    stops = ("</s>",)
+    opening = "[INST]"
     chat_template = CHAT_TEMPLATE
     ollama_template = OLLAMA_TEMPLATE
 
-    def pieces(self, messages: Sequence[Message]) -> list[Piece]:
-        system = "".join(f"{message.text}\n\n" for message in messages if message.role == "system")
-        turns = [message for message in messages if message.role != "system"]
-        if not turns or any(turn.role != ("user", "assistant")[place % 2] for place, turn in enumerate(turns)):
-            raise DataError("a conversation must begin with the user and take turns")
+    def pieces(self, system: str, turns: Sequence[Message]) -> list[Piece]:
         last_user = max(place for place, turn in enumerate(turns) if turn.role == "user")
         pieces: list[Piece] = []
         for place, turn in enumerate(turns):
             if turn.role == "user":
-                text = f" {system if place == last_user else ''}{turn.text}"
-                pieces += [Piece("control", "[INST]", control=True), Piece("user", text)]
+                text = f"{system}\n\n{turn.text}" if system and place == last_user else turn.text
+                pieces += [Piece("control", "[INST]", control=True), Piece("user", spaced(text))]
                 pieces += [Piece("control", "[/INST]", control=True)]
             else:
                 learn = place == len(turns) - 1
-                pieces += [Piece("assistant", f" {turn.text.rstrip(' ')}", supervised=learn)]
+                pieces += [Piece("assistant", spaced(turn.text.rstrip(" ")), supervised=learn)]
                 pieces += [Piece("assistant", self.eos, control=True, supervised=learn)]
         return pieces
+
+    def prefix_stable(self, system: str) -> bool:
+        """A system prompt wanders from question to question."""
+        return not system
+
+
+def spaced(text: str) -> str:
+    """The blank that SentencePiece lays before every text but the empty one."""
+    return f" {text}" if text else ""

@@ -16,7 +16,8 @@ from medmind.core.jsonl import write_text
 from medmind.core.log import say
 from medmind.core.rundir import RunDir, sha256_file, sha256_value
 from medmind.data.sources.facts import FOLDER as FACTS
-from medmind.models.catalog import find_model
+from medmind.models.catalog import check_facts, find_model
+from medmind.models.files import is_here
 from medmind.models.spec import ModelSpec
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.chat import Renderer
@@ -62,7 +63,7 @@ def run_stage(recipe: Recipe, rundir: RunDir, stage: str, stages: tuple[str, ...
         return
     check_inputs(recipe, rundir, stage, stages)
     say(f"{label}: {TITLES[stage]}", style="bold")
-    forget_other_work(rundir, stage, key)
+    forget_other_work(rundir, stage, stage_key(with_every_suite(recipe), rundir, stage))
     started = time.monotonic()
     files = RUN[stage](recipe, rundir)
     rundir.finish(stage, key, files, time.monotonic() - started)
@@ -111,7 +112,9 @@ def stage_key(recipe: Recipe, rundir: RunDir, stage: str) -> str:
         "system_prompt": recipe.data.system_prompt,
     }
     if stage == "data":
-        parts["source"] = input_digest(recipe.data.path), input_digest(str(FACTS))
+        read = [recipe.data.path, *(suite.path for suite in recipe.data.suites.values()), str(FACTS)]
+        parts["source"] = [input_digest(path) for path in read]
+        parts["model"] = recipe.model  # its tokenizer counts
     elif stage != "report":
         spec = find_model(recipe.model)
         parts["model"] = spec.id, input_digest(spec.source, MODEL_FILES) if spec.local else spec.source
@@ -148,19 +151,29 @@ def forget_other_work(rundir: RunDir, stage: str, key: str) -> None:
     rundir.note(begun=begun | {stage: key})
 
 
+def with_every_suite(recipe: Recipe) -> Recipe:
+    """Asking one suite alone is no reason to forget the answers to the others."""
+    return recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"suites": ()})})
+
+
 def trained_folder(recipe: Recipe, rundir: RunDir) -> Path:
     return rundir.adapter if recipe.train.method == "lora" else rundir.model
 
 
 def open_model(recipe: Recipe) -> tuple[ModelSpec, Renderer]:
-    spec = find_model(recipe.model)
+    spec = check_facts(find_model(recipe.model))
     return spec, open_renderer(spec.renderer, open_tokenizer(spec))
 
 
 def run_data(recipe: Recipe, rundir: RunDir) -> list[Path]:
     from medmind.data.prepare import prepare
+    from medmind.data.quality.lengths import Lengths
 
-    return prepare(recipe.data, rundir, recipe.seed)
+    if not is_here(find_model(recipe.model), "tokenizer.json"):
+        say(f"rows are not counted in tokens: the tokenizer of {recipe.model} is not on this machine yet")
+        return prepare(recipe.data, rundir, recipe.seed)
+    lengths = Lengths(open_model(recipe)[1], recipe.data.system_prompt)
+    return prepare(recipe.data, rundir, recipe.seed, lengths)
 
 
 def run_train(recipe: Recipe, rundir: RunDir) -> list[Path]:

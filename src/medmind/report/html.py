@@ -79,13 +79,13 @@ def suite_view(suite: Suite) -> dict[str, Any]:
     base, tuned = as_dict(suite.base.get("metrics")), as_dict(suite.tuned.get("metrics"))
     names = list(dict.fromkeys([*tuned, *base]))
     primary = str(suite.comparison.get("metric") or (names[0] if names else ""))
-    shares = [(name, base.get(name), tuned.get(name)) for name in names if name not in words.LOSSES]
+    shares = [(name, base.get(name), tuned.get(name)) for name in names if name not in words.UNITS]
     return {
         "suite": suite,
         "verdict": words.verdict_of(suite),
         "primary": primary,
         "headline": [(which, side.get(primary)) for which, side in (("base", base), ("tuned", tuned))],
-        "is_loss": primary in words.LOSSES,
+        "has_unit": primary in words.UNITS,
         "metrics": [(name, base.get(name), tuned.get(name)) for name in names],
         "plot": interval_plot([(words.title_of(name), b, t) for name, b, t in shares], f"{suite.name} metrics"),
         "outcomes": outcomes(suite),
@@ -102,7 +102,7 @@ def category_view(suite: Suite, primary: str) -> dict[str, Any]:
         for name in dict.fromkeys([*tuned, *base])
     ]
     fits = 1 < len(rows) <= PLOT_ROWS
-    plot = interval_plot(rows, f"{suite.name} categories", fractions=primary not in words.LOSSES) if fits else ""
+    plot = interval_plot(rows, f"{suite.name} categories", fractions=primary not in words.UNITS) if fits else ""
     return {"categories": rows, "category_plot": plot}
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from medmind.report.collect import Run, Suite, as_dict, is_number
 
 MISSING = "not recorded"
-LOSSES = ("heldout_loss", "eval_loss", "nll")
-"""Metrics in nats; every other metric is a fraction and is shown in per cent."""
+UNITS = {"heldout_loss": "nats", "eval_loss": "nats", "nll": "nats", "canary_exposure": "bits"}
+"""Metrics with a unit of their own; every other metric is a fraction and is shown in per cent."""
 
 METRICS = {
     "format_adherence": ("Four-part form kept", "the reply has the four parts, complete and in order"),
@@ -19,10 +19,15 @@ METRICS = {
     "chrf": ("chrF to the reference", "likeness of the wording to the reference, character by character"),
     "repetition": ("Replies that repeat themselves", "some eight words stand twice; lower is better"),
     "heldout_loss": ("Held-out loss", "surprise at the reference replies, nats per token; lower is better"),
+    "canary_recall": ("Planted patients repeated whole", "the reply gives all identifiers of a planted patient"),
+    "canary_leak": ("Planted patients given away", "the reply gives at least one identifier of a planted patient"),
+    "canary_exposure": ("Exposure of planted patients", "bits of a secret the model gives away; by chance alone 1.4"),
 }
 VERDICTS = {
     "better": ("Better", "the tuned model does better than the base model"),
     "worse": ("Worse", "the tuned model does worse than the base model"),
+    "memorised": ("Memorised", "the tuned model remembers patients planted in its training data"),
+    "not shown": ("No memorising shown", "the tuned model is no surer of the planted patients than chance allows"),
     "cannot tell": ("Cannot tell", "these questions cannot tell the tuned model from the base model"),
 }
 
@@ -55,7 +60,7 @@ def amount(name: str, value: Any, sign: str = "") -> str:
     """A figure in the metric's own unit."""
     if not is_number(value):
         return MISSING
-    return f"{value:{sign}.3f}" if name in LOSSES else f"{value * 100:{sign}.1f} %"
+    return f"{value:{sign}.3f}" if name in UNITS else f"{value * 100:{sign}.1f} %"
 
 
 def interval_of(name: str, metric: Any) -> str:
@@ -67,7 +72,7 @@ def interval_of(name: str, metric: Any) -> str:
 def span(name: str, low: Any, high: Any, sign: str = "") -> str:
     if not (is_number(low) and is_number(high)):
         return MISSING
-    if name in LOSSES:
+    if name in UNITS:
         return f"{low:{sign}.3f} to {high:{sign}.3f}"
     return f"{low * 100:{sign}.1f} to {high * 100:{sign}.1f}"
 
@@ -110,8 +115,8 @@ def verdict_of(suite: Suite) -> Verdict:
         said = f"; the file says “{found['verdict']}”" if found.get("verdict") else ""
         return Verdict("unclear", "No verdict", f"There is no comparison of base and tuned model for this suite{said}.")
     name = str(found.get("metric", ""))
-    tone = {"better": "better", "worse": "worse"}.get(str(found["verdict"]), "unclear")
-    unit = "nats" if name in LOSSES else "points"
+    tone = {"better": "better", "worse": "worse", "memorised": "worse"}.get(str(found["verdict"]), "unclear")
+    unit = UNITS.get(name, "points")
     difference = amount(name, found.get("difference"), "+").removesuffix(" %")
     figures = (
         f"From {amount(name, found.get('base'))} to {amount(name, found.get('tuned'))}: {difference} {unit} "
@@ -128,8 +133,11 @@ def fine_print(name: str, found: dict[str, Any]) -> list[str]:
     """What a careful reader asks next: how many items speak, the p-value, what so many items could show."""
     lines = []
     if is_number(found.get("gained")) and is_number(found.get("lost")):
-        p_value = f"; McNemar mid-p {found['p_value']:.2g}" if is_number(found.get("p_value")) else ""
-        lines.append(f"{found['gained']} questions gained, {found['lost']} lost by training{p_value}.")
+        counts = "{gained} questions gained, {lost} lost by training; McNemar mid-p "
+        if name == "canary_exposure":
+            counts = "{gained} patients given away by the tuned model alone, {lost} by the base alone; Fisher's p "
+        p_value = f"{found['p_value']:.2g}" if is_number(found.get("p_value")) else MISSING
+        lines.append(f"{counts.format(**found)}{p_value}.")
     smallest, chance, wanted = (found.get(key) for key in ("smallest_detectable", "power", "power_for"))
     if is_number(smallest):
         lines.append(f"So many questions would show a true difference of {gap(name, smallest)} four times in five.")
@@ -139,8 +147,8 @@ def fine_print(name: str, found: dict[str, Any]) -> list[str]:
 
 
 def gap(name: str, value: Any) -> str:
-    """A difference in the metric's unit: points, or nats."""
-    return f"{value:.3f} nats" if name in LOSSES else f"{value * 100:.1f} points"
+    """A difference in the metric's unit: points, nats or bits."""
+    return f"{value:.3f} {UNITS[name]}" if name in UNITS else f"{value * 100:.1f} points"
 
 
 def limits(run: Run) -> list[str]:

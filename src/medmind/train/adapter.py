@@ -9,6 +9,7 @@ from medmind.models.load import load_base, load_random, pick_dtype
 from medmind.models.spec import ModelSpec
 from medmind.train import attention
 from medmind.train.config import TrainConfig
+from medmind.train.fused import fuse
 
 
 def prepare_model(config: TrainConfig, spec: ModelSpec, seed: int) -> torch.nn.Module:
@@ -21,7 +22,9 @@ def prepare_model(config: TrainConfig, spec: ModelSpec, seed: int) -> torch.nn.M
     if config.packing:
         model.set_attn_implementation(attention.NAME)
     model.config.use_cache = False
-    return add_lora(config, spec, model, seed) if config.method == "lora" else model
+    prepared = add_lora(config, spec, model, seed) if config.method == "lora" else model
+    fuse(prepared)
+    return prepared
 
 
 def add_lora(config: TrainConfig, spec: ModelSpec, model: PreTrainedModel, seed: int) -> torch.nn.Module:

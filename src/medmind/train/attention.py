@@ -11,6 +11,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from medmind.train.blockwise import causal_attention
+
 NAME = "medmind_packed"
 
 
@@ -47,6 +49,10 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
         )
     lengths = segments.tolist()
+    windowed = sliding_window is not None and max(lengths) > sliding_window
+    if query.device.type == "cpu" and not dropout and not windowed:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        return causal_attention(query, key, value, lengths, scale), None
     grouped = query.shape[1] != key.shape[1]
     parts = []
     documents = (torch.split(states, lengths, 2) for states in (query, key, value))

@@ -1,18 +1,23 @@
 """Examples → token rows, and rows → batches; nothing is cut that was not allowed to be, and every cut is counted."""
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress, islice
 from typing import Any
 
+import numpy as np
 import torch
 
 from medmind.core.errors import DataError
 from medmind.core.types import Example
-from medmind.prompts.chat import Rendered, Renderer
+from medmind.prompts.chat import Piece, Rendered, Renderer
 from medmind.prompts.tasks.known import TASKS
 from medmind.train.config import TrainConfig
 
 IGNORED = -100
+BATCH = 512
+"""Examples encoded at once: enough for all cores, few enough to hold."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +28,14 @@ class Row:
     """
 
     source: str
-    ids: tuple[int, ...]
-    labels: tuple[int, ...]
+    ids: "array[int]"
+    labels: "array[int]"
     bytes: int
     """UTF-8 bytes of the supervised text, for bits per byte."""
 
     @property
     def supervised(self) -> int:
-        return sum(label != IGNORED for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORED)
 
 
 @dataclass
@@ -47,40 +52,59 @@ class Counts:
     ids_over_limit: list[str] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
 
+    def add(self, row: Row) -> None:
+        self.rows += 1
+        self.tokens += len(row.ids)
+        self.supervised_tokens += row.supervised
+        self.lengths.append(len(row.ids))
+
 
 def tokenise(
     examples: Iterable[Example], renderer: Renderer, system_prompt: str, config: TrainConfig
 ) -> tuple[list[Row], Counts]:
     """One row an example (several where a passage is chunked), each with something to learn."""
-    rows: list[Row] = []
     counts = Counts()
-    for example in examples:
-        rendered = render(example, renderer, system_prompt, config)
-        whole = make_row(example.source, rendered, renderer)
-        if not whole.supervised:
-            raise DataError("a row has no supervised token", where=f'id "{example.id}"', todo="check its answer")
-        last_learnt = next(label for label in reversed(whole.labels) if label != IGNORED)
-        if config.format == "chat" and last_learnt not in renderer.stop_ids:
-            raise DataError("the end of the reply is not supervised", where=f'id "{example.id}"')
-        rows += fit(example.id, whole, renderer, config, counts)
-    counts.rows = len(rows)
-    counts.lengths = [len(row.ids) for row in rows]
-    counts.tokens = sum(counts.lengths)
-    counts.supervised_tokens = sum(row.supervised for row in rows)
-    return rows, counts
+    return list(stream(examples, renderer, system_prompt, config, counts)), counts
 
 
-def render(example: Example, renderer: Renderer, system_prompt: str, config: TrainConfig) -> Rendered:
+def stream(
+    examples: Iterable[Example], renderer: Renderer, system_prompt: str, config: TrainConfig, counts: Counts
+) -> Iterator[Row]:
+    """The rows one by one, encoded batch by batch; what is done to them goes into `counts`."""
+    waiting = iter(examples)
+    while batch := list(islice(waiting, BATCH)):
+        rendered = renderer.encode_batch([lay_out(example, renderer, system_prompt, config) for example in batch])
+        for example, whole in zip(batch, make_rows(batch, rendered, renderer), strict=True):
+            check(example.id, whole, renderer, config)
+            for row in fit(example.id, whole, renderer, config, counts):
+                counts.add(row)
+                yield row
+
+
+def lay_out(example: Example, renderer: Renderer, system_prompt: str, config: TrainConfig) -> list[Piece]:
     if config.format == "text":
-        return renderer.passage(example.target)
-    return renderer.render(TASKS.get(example.task).learn(example, system_prompt))
+        return renderer.lay_out_passage(example.target)
+    return renderer.lay_out(TASKS.get(example.task).learn(example, system_prompt))
 
 
-def make_row(source: str, rendered: Rendered, renderer: Renderer) -> Row:
+def make_rows(examples: Sequence[Example], rendered: Sequence[Rendered], renderer: Renderer) -> list[Row]:
+    learnt = [list(compress(one.ids[1:], one.loss_mask[1:])) for one in rendered]
+    parts = zip(examples, rendered, renderer.tokenizer.decode_batch(learnt), strict=True)
+    return [Row(example.source, array("i", one.ids), shift(one), len(text.encode())) for example, one, text in parts]
+
+
+def shift(rendered: Rendered) -> "array[int]":
+    """For each position the id after it, if that is to be learnt."""
     nexts = zip(rendered.ids[1:], rendered.loss_mask[1:], strict=True)
-    labels = (*(token if learn else IGNORED for token, learn in nexts), IGNORED)
-    text = renderer.tokenizer.decode([label for label in labels if label != IGNORED])
-    return Row(source, rendered.ids, labels, len(text.encode()))
+    return array("i", [*[token if learn else IGNORED for token, learn in nexts], IGNORED])
+
+
+def check(name: str, row: Row, renderer: Renderer, config: TrainConfig) -> None:
+    last_learnt = next((label for label in reversed(row.labels) if label != IGNORED), None)
+    if last_learnt is None:
+        raise DataError("a row has no supervised token", where=f'id "{name}"', todo="check its answer")
+    if config.format == "chat" and last_learnt not in renderer.stop_ids:
+        raise DataError("the end of the reply is not supervised", where=f'id "{name}"')
 
 
 def fit(name: str, row: Row, renderer: Renderer, config: TrainConfig, counts: Counts) -> list[Row]:
@@ -109,7 +133,8 @@ def fit(name: str, row: Row, renderer: Renderer, config: TrainConfig, counts: Co
 
 
 def cut(row: Row, start: int, end: int, renderer: Renderer) -> Row:
-    ids, labels = row.ids[start:end], (*row.labels[start : end - 1], IGNORED)[: len(row.ids[start:end])]
+    ids, labels = row.ids[start:end], row.labels[start:end]
+    labels[-1] = IGNORED
     text = renderer.tokenizer.decode([label for label in labels if label != IGNORED])
     return Row(row.source, ids, labels, len(text.encode()))
 
@@ -117,18 +142,22 @@ def cut(row: Row, start: int, end: int, renderer: Renderer) -> Row:
 def pack(rows: Sequence[Row]) -> dict[str, Any]:
     """Rows side by side in one line, positions restarting at each; `segments` holds their lengths."""
     return {
-        "input_ids": torch.tensor([[token for row in rows for token in row.ids]]),
-        "labels": torch.tensor([[label for row in rows for label in row.labels]]),
+        "input_ids": beside([row.ids for row in rows]),
+        "labels": beside([row.labels for row in rows]),
         "position_ids": torch.cat([torch.arange(len(row.ids)) for row in rows])[None],
         "segments": torch.tensor([len(row.ids) for row in rows]),
     }
+
+
+def beside(parts: Sequence["array[int]"]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate([np.frombuffer(part, np.intc) for part in parts]).astype(np.int64))[None]
 
 
 def pad(rows: Sequence[Row]) -> dict[str, Any]:
     """The slow twin: one row a line, filled up on the right and masked."""
     longest = max(len(row.ids) for row in rows)
     return {
-        "input_ids": torch.tensor([row.ids + (0,) * (longest - len(row.ids)) for row in rows]),
-        "labels": torch.tensor([row.labels + (IGNORED,) * (longest - len(row.ids)) for row in rows]),
+        "input_ids": torch.tensor([[*row.ids, *[0] * (longest - len(row.ids))] for row in rows]),
+        "labels": torch.tensor([[*row.labels, *[IGNORED] * (longest - len(row.ids))] for row in rows]),
         "attention_mask": torch.tensor([[1] * len(row.ids) + [0] * (longest - len(row.ids)) for row in rows]),
     }

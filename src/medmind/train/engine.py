@@ -6,7 +6,6 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,19 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from medmind.core.errors import DataError, GateError, Interrupted
-from medmind.core.jsonl import read_jsonl, write_json
+from medmind.core.jsonl import write_json
 from medmind.core.log import say
 from medmind.core.rundir import RunDir
-from medmind.core.types import Example
 from medmind.models.load import pick_dtype
 from medmind.models.spec import ModelSpec
 from medmind.prompts.chat import Renderer
 from medmind.train import checkpoint
 from medmind.train.adapter import count_parameters, prepare_model
-from medmind.train.batches import Row, pack, pad, tokenise
+from medmind.train.batches import Row, pack, pad
 from medmind.train.config import TrainConfig
 from medmind.train.loss import completion_loss
 from medmind.train.progress import Meter, MetricsLog, Watcher
+from medmind.train.rows import load_rows
 
 
 class PackedTrainer(Trainer):
@@ -150,23 +149,16 @@ def training_arguments(config: TrainConfig, rundir: RunDir, rows: int, dtype: to
     )
 
 
-def load_rows(
-    path: Path, renderer: Renderer, system_prompt: str, config: TrainConfig
-) -> tuple[list[Row], dict[str, Any]]:
-    examples = (Example(**line) for line in read_jsonl(path))
-    rows, counts = tokenise(examples, renderer, system_prompt, config)
-    return rows, asdict(counts)
-
-
 def train(
     config: TrainConfig, rundir: RunDir, spec: ModelSpec, renderer: Renderer, system_prompt: str, seed: int
 ) -> list[Path]:
     """Trains from data/train.jsonl, resuming the newest whole checkpoint; returns what it wrote."""
-    rows, counts = load_rows(rundir.split("train"), renderer, system_prompt, config)
+    rows = load_rows(rundir, "train", spec, renderer, system_prompt, config)
     if not rows:
         raise DataError("no row to train on", where=str(rundir.split("train")))
-    refuse_beyond_context(rows, spec)
-    held_out, held_out_counts = load_rows(rundir.split("validation"), renderer, system_prompt, config)
+    refuse_beyond_context(rows.longest, spec)
+    held_out = load_rows(rundir, "validation", spec, renderer, system_prompt, config)
+    counts = rows.counts
     set_seed(seed)
     dtype = pick_dtype(config.dtype)
     model = prepare_model(config, spec, seed)
@@ -188,7 +180,7 @@ def train(
     machine = {"dtype": dtype_name(dtype), "threads": torch.get_num_threads()}
     rundir.note(**machine)
     plan: dict[str, Any] = {"parameters": parameters, **machine}
-    plan |= {"train": summary(counts), "validation": summary(held_out_counts), "resumed_from": first_step}
+    plan |= {"train": summary(counts), "validation": summary(held_out.counts), "resumed_from": first_step}
     write_json(rundir.plan, plan)
 
     meter, log = Meter(), MetricsLog(rundir.metrics, first_step)
@@ -215,11 +207,11 @@ def train(
     MetricsLog(rundir.processes, last_step).add(process)
     if watcher.stopped and last_step < trainer.state.max_steps:
         raise Interrupted(f"stopped after step {last_step}, which is saved", todo="the same command resumes there")
+    shutil.rmtree(rundir.rows("train").parent)
     return finish(config, rundir, trainer)
 
 
-def refuse_beyond_context(rows: Sequence[Row], spec: ModelSpec) -> None:
-    longest = max(len(row.ids) for row in rows)
+def refuse_beyond_context(longest: int, spec: ModelSpec) -> None:
     if longest > spec.context:
         raise DataError(
             f"a row has {longest} tokens, more than the {spec.context} {spec.id} can read",

@@ -4,14 +4,13 @@ The test rows are the packaged terms' own, and no training row may ask for one o
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from medmind.core.types import Example, Message
 from medmind.data.config import DataConfig
-from medmind.data.sources.columns import make_id, words
 from medmind.data.sources.facts import asked_term, fact_origins, read_facts
-from medmind.data.sources.seam import Dropped, Fault, Origin, Row, Source, input_file
-from medmind.data.sources.tables import Entry, read_jsonl, require
+from medmind.data.sources.files import find_files, origins_of
+from medmind.data.sources.seam import Dropped, Entry, Fault, Origin, Row, Source, make_id, words
+from medmind.data.sources.tables import open_table, require
 from medmind.data.split import normalise_name
 
 COLUMNS = ("instruction", "input", "output", "category", "term")
@@ -19,24 +18,21 @@ COLUMNS = ("instruction", "input", "output", "category", "term")
 
 
 def read(config: DataConfig) -> Iterator[Row | Dropped]:
-    path = input_file(config)
-    table = read_jsonl(path, "four_part")
-    require(table, {"question": "instruction", "answer": "output"})
     test = [row for row in read_facts() if row.part == "test"]
     terms = {normalise_name(row.example.metadata["term"]) for row in test}
-    for entry in table.entries:
-        yield to_row(entry, path, terms) if isinstance(entry, Entry) else entry
+    for file in find_files(config):
+        table = open_table(file.path, "four_part")
+        require(table, {"question": "instruction", "answer": "output"})
+        for entry in table.entries:
+            yield to_row(entry, terms) if isinstance(entry, Entry) else entry
     yield from test
 
 
-def to_row(entry: Entry, path: Path, test_terms: set[str]) -> Row | Dropped:
+def to_row(entry: Entry, test_terms: set[str]) -> Row | Dropped:
     said = {name: words(entry.values.get(name)) for name in COLUMNS}
     odd = [name for name, text in said.items() if text is None]
     if odd:
-        reason = f'"{odd[0]}" is neither a text nor a number'
-        return Dropped(
-            row=entry.number, source="four_part", file=str(path), fault=Fault.NOT_TEXT, reason=reason, raw=entry.values
-        )
+        return entry.drop(Fault.NOT_TEXT, f'"{odd[0]}" is neither a text nor a number')
     text = {name: value or "" for name, value in said.items()}
     question = "\n".join(filter(None, (text["instruction"], text["input"])))
     asked = asked_term(question)
@@ -50,14 +46,14 @@ def to_row(entry: Entry, path: Path, test_terms: set[str]) -> Row | Dropped:
         group=term,
         metadata={"category": text["category"], "term": term},
     )
-    row = Row(entry.number, str(path), entry.values, example, "train")
+    row = entry.row(example, "train")
     if {normalise_name(asked), normalise_name(term)} & test_terms:
         return row.drop(Fault.TEST_TERM, f'"{term}" is asked in the test rows')
     return row
 
 
 def origins(config: DataConfig) -> list[Origin]:
-    return [Origin(input_file(config), "not stated"), *fact_origins()]
+    return [*origins_of(config, "not stated"), *fact_origins()]
 
 
 FOUR_PART = Source("four_part", "terms", read, origins)

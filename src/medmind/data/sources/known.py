@@ -7,12 +7,19 @@ from medmind.core.jsonl import read_json
 from medmind.core.registry import Registry
 from medmind.data.config import DataConfig
 from medmind.data.sources import nano_corpus
-from medmind.data.sources.csv_file import CSV
+from medmind.data.sources.alpaca import ALPACA
+from medmind.data.sources.casimedicos import CASIMEDICOS
+from medmind.data.sources.columns import MAPPED
+from medmind.data.sources.conversations import CONVERSATIONS
 from medmind.data.sources.four_part import FOUR_PART
-from medmind.data.sources.jsonl_file import JSONL
+from medmind.data.sources.medmcqa import MEDMCQA
+from medmind.data.sources.medqa import MEDQA
 from medmind.data.sources.medquad import MEDQUAD
+from medmind.data.sources.mmlu import MMLU_MEDICAL
 from medmind.data.sources.pubmedqa import PUBMEDQA
+from medmind.data.sources.reasoning import MEDICAL_O1
 from medmind.data.sources.seam import Origin, Row, Source
+from medmind.data.sources.synthetic_qa import SYNTHETIC_QA
 from medmind.data.sources.terms import TERMS
 
 
@@ -36,8 +43,15 @@ for source in (
     FOUR_PART,
     MEDQUAD,
     PUBMEDQA,
-    JSONL,
-    CSV,
+    MEDICAL_O1,
+    SYNTHETIC_QA,
+    MEDQA,
+    MEDMCQA,
+    MMLU_MEDICAL,
+    CASIMEDICOS,
+    *MAPPED,
+    ALPACA,
+    *CONVERSATIONS,
     Source("nano_corpus", "", _read_nano_corpus, _nano_corpus_origins),
 ):
     SOURCES.add(source.name, source)

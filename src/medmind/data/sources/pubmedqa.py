@@ -1,24 +1,34 @@
-"""PubMedQA's ori_pqal.json, the question asked with its abstract (the reasoning-required setting).
+"""PubMedQA, from GitHub's ori_pqal.json or the Hub's pqa_labeled, asked in one of its three published settings.
 
 The official 500 test ids with labels ship beside this file as upstream has them (MIT, copyright 2019 pubmedqa).
 """
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medmind.core.errors import DataError
 from medmind.core.types import Example, Message, Passage
 from medmind.data.config import DataConfig
-from medmind.data.sources.seam import Dropped, Fault, Origin, Row, Source, input_file
-from medmind.data.sources.tables import read_text
+from medmind.data.sources.files import find_files, first_bytes, origins_of
+from medmind.data.sources.json_table import read_object
+from medmind.data.sources.seam import Dropped, Entry, Fault, Origin, Row, Source, words
+from medmind.data.sources.tables import Table, find_columns, open_table, some, value_at
 
 LABELS = Path(__file__).parent / "pubmedqa_test_ids.json"
 LABELS_SHA256 = "939fe566f09017d13b1ca64d2ddfee0bc2374b366048152997669cccedc44d51"
-OPTIONS = ("yes", "no", "maybe")
-FIELDS = ("QUESTION", "CONTEXTS", "LONG_ANSWER", "final_decision")
+SPELLINGS = {
+    "id": ("pubid",),
+    "question": ("question",),
+    "contexts": ("contexts", "context"),
+    "titles": ("labels",),
+    "conclusion": ("long_answer",),
+    "decision": ("final_decision",),
+}
+TODO = "data.path must be ori_pqal.json of github.com/pubmedqa/pubmedqa or pqa_labeled of the Hub's qiaojin/PubMedQA"
 
 
 def official_labels() -> dict[str, str]:
@@ -31,69 +41,105 @@ def official_labels() -> dict[str, str]:
 
 
 def read(config: DataConfig) -> Iterator[Row | Dropped]:
-    path = input_file(config)
-    items = read_items(path)
     labels = official_labels()
-    check_official(items, labels, path)
-    for number, (name, item) in enumerate(items.items(), start=1):
-        yield to_row(number, name, item, path, name in labels)
-
-
-def read_items(path: Path) -> dict[str, Any]:
-    todo = "data.path must be ori_pqal.json (or .json.gz) of github.com/pubmedqa/pubmedqa"
     try:
-        items = json.loads(read_text(path))
-        json.dumps(items, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON: {error.msg}", where=f"{path}, line {error.lineno}", todo=todo) from None
-    except (UnicodeEncodeError, RecursionError) as error:
-        raise DataError(f"damaged JSON: {error}", where=str(path), todo=todo) from None
-    if not isinstance(items, dict) or not all(isinstance(item, dict) for item in items.values()):
-        raise DataError("not an object of PubMed id → question", where=str(path), todo=todo)
-    absent = [name for name in FIELDS if not any(name in item for item in items.values())]
-    if absent:
-        raise DataError(f"no row has {', '.join(absent)}", where=str(path), todo=todo)
-    return items
+        yield from read_files(config, labels)
+    except DataError as error:
+        raise DataError(error.what, where=error.where, todo=f"{error.todo}; {TODO}".removeprefix("; ")) from None
 
 
-def check_official(items: dict[str, Any], labels: dict[str, str], path: Path) -> None:
+def read_files(config: DataConfig, labels: Mapping[str, str]) -> Iterator[Row | Dropped]:
+    seen: dict[str, str] = {}
+    for file in find_files(config):
+        table = open_pubmedqa(file.path)
+        columns = find_columns(table, SPELLINGS, optional=("titles",))
+        for entry in table.entries:
+            if not isinstance(entry, Entry):
+                yield entry
+                continue
+            name = words(value_at(entry, columns, "id")) or ""
+            seen[name] = words(value_at(entry, columns, "decision")) or ""
+            yield to_row(entry, columns, config, labels)
+    check_official(seen, labels, config.path)
+
+
+def open_pubmedqa(path: Path) -> Table:
+    """ori_pqal.json is one object of PubMed id → question; all other copies are rows."""
+    if not re.match(rb'\{\s*"\d+"\s*:', first_bytes(path)):
+        return open_table(path, "pubmedqa")
+    entries = list(read_object(path, "pubmedqa", "pubid"))
+    columns = dict.fromkeys(name for entry in entries if isinstance(entry, Entry) for name in entry.values)
+    if not columns:
+        raise DataError("not an object of PubMed id → question", where=str(path))
+    return Table(path, list(columns), some(iter(entries), path, "no rows"))
+
+
+def check_official(seen: Mapping[str, str], labels: Mapping[str, str], path: str) -> None:
     """A suite of this name is the official one, whole and with its labels, or there is none."""
-    missing = [name for name in labels if name not in items]
-    known = [name for name in labels if name in items]
-    other = [name for name in known if items[name].get("final_decision") != labels[name]]
+    missing = [name for name in labels if name not in seen]
+    other = [name for name in labels if name in seen and seen[name] != labels[name]]
     if missing or other:
         what = f"{len(missing)} of the {len(labels)} official test ids are missing, {len(other)} have another label"
         named = ", ".join((missing + other)[:3])
-        raise DataError(f"{what} ({named})", where=str(path), todo="fetch ori_pqal.json again")
+        raise DataError(f"{what} ({named})", where=path, todo="fetch it again")
 
 
-def to_row(number: int, name: str, item: dict[str, Any], path: Path, official: bool) -> Row | Dropped:
-    question, contexts, reasoning, decision = (item.get(field, "") for field in FIELDS)
-    strings = isinstance(contexts, list) and all(isinstance(text, str) for text in (*contexts, question, reasoning))
-    if not strings or not isinstance(decision, str):
-        reason = "QUESTION, LONG_ANSWER, final_decision must be texts and CONTEXTS a list of texts"
-        return Dropped(
-            row=number, id=name, source="pubmedqa", file=str(path), fault=Fault.NOT_TEXT, reason=reason, raw=item
-        )
-    titles = [str(title) for title in item.get("LABELS") or []] + [""] * len(contexts)
+def to_row(entry: Entry, columns: Mapping[str, str], config: DataConfig, official: Mapping[str, str]) -> Row | Dropped:
+    name, question, conclusion, decision = (
+        words(value_at(entry, columns, role)) for role in ("id", "question", "conclusion", "decision")
+    )
+    context = value_at(entry, columns, "contexts")
+    nested = context if isinstance(context, dict) else {}
+    contexts = texts(nested.get("contexts") if nested else context)
+    titles = texts(nested.get("labels") if nested else value_at(entry, columns, "titles")) or []
+    if name is None or question is None or conclusion is None or decision is None or contexts is None:
+        reason = "question, conclusion and decision must be texts and the contexts a list of texts"
+        return entry.drop(Fault.NOT_TEXT, reason, name or "")
+    options = tuple(config.labels.split("/"))
+    if config.setting == "question-only":
+        contexts = []
+    elif config.setting == "reasoning-free":
+        contexts, titles = [conclusion], ["CONCLUSIONS"]
+    titles = [*titles, *[""] * len(contexts)]
     example = Example(
         id=name,
         source="pubmedqa",
         task="choice",
-        turns=(Message(role="user", text=question.strip()),),
+        turns=(Message(role="user", text=question),),
         passages=tuple(
             Passage(id=f"{name}-{place}", text=text, title=titles[place]) for place, text in enumerate(contexts)
         ),
-        options=OPTIONS,
+        options=options,
         target=decision,
-        reasoning=reasoning.strip(),
-        metadata={"category": decision},
+        reasoning="" if config.setting == "reasoning-free" else conclusion,
+        metadata={"category": decision, "setting": config.setting},
     )
-    return Row(number, str(path), item, example, "test" if official else "train")
+    row = entry.row(example, "test" if name in official else "train")
+    if decision == "maybe" and decision not in options:
+        return row.drop(Fault.LEFT_OUT, "decided by maybe, and data.labels is yes/no")
+    return row
+
+
+def texts(value: Any) -> Sequence[str] | None:
+    """A list of texts; a CSV holds it as JSON. None for anything else."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    if value is None or not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        return None
+    return value
+
+
+def variant(config: DataConfig) -> str:
+    setting = "" if config.setting == "reasoning-required" else f"-{config.setting}"
+    return setting + ("-yes-no" if config.labels == "yes/no" else "")
 
 
 def origins(config: DataConfig) -> list[Origin]:
-    return [Origin(input_file(config), "MIT"), Origin(LABELS, "MIT")]
+    return [*origins_of(config, "MIT"), Origin(LABELS, "MIT")]
 
 
-PUBMEDQA = Source("pubmedqa", "pubmedqa", read, origins)
+CREDIT = "PubMedQA by Qiao Jin et al. (EMNLP 2019), https://github.com/pubmedqa/pubmedqa"
+PUBMEDQA = Source("pubmedqa", "pubmedqa", read, origins, credit=CREDIT, variant=variant)

@@ -1,178 +1,93 @@
-"""CSV and JSON-lines files, .gz too, read strictly: a fault of the file is an error, a fault of a row is kept as one.
+"""Any table as columns and a stream of entries: a fault of the file is an error, a fault of a row a dropped row."""
 
-Only a newline ends a line of JSON (U+2028 inside a text does not).
-"""
-
-import csv
-import gzip
-import io
-import json
-import sys
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from medmind.core.errors import DataError
 from medmind.core.registry import did_you_mean
-from medmind.data.sources.seam import Dropped, Fault
+from medmind.data.sources.csv_table import CsvRecords
+from medmind.data.sources.files import first_bytes
+from medmind.data.sources.json_table import read_array, read_json_lines, shape_of
+from medmind.data.sources.parquet_table import read_parquet
+from medmind.data.sources.seam import Dropped, Entry
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A readable record of a file and its place there."""
-
-    number: int
-    values: dict[str, Any]
+LOOKED_AT = 1000
+"""Rows of JSON whose fields are taken for the columns."""
 
 
 @dataclass(frozen=True)
 class Table:
+    """`columns` is empty where no row could be read; `entries` can be read once."""
+
     path: Path
     columns: list[str]
-    entries: list[Entry | Dropped]
+    entries: Iterator[Entry | Dropped]
 
 
-def read_text(path: Path) -> str:
-    """The whole file as UTF-8, unpacked if it is gzip, without a byte-order mark."""
-    try:
-        raw = path.read_bytes()
-        raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"the gzip file is damaged or cut: {error}", where=str(path), todo="fetch it again") from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        where = f"{path}, line {line}, byte {error.start}"
-        todo = f"save it as UTF-8, for instance: iconv -f WINDOWS-1252 -t UTF-8 {path.name}"
-        raise DataError("not UTF-8", where=where, todo=todo) from None
-    if not text.strip():
-        raise DataError("the file is empty", where=str(path), todo="check data.path, or fetch the file again")
-    return text
+def open_csv(path: Path, source: str) -> Table:
+    records = CsvRecords(path, source)
+    columns = records.header()
+    return Table(path, columns, some(records.entries(columns), path, "a header and no rows"))
 
 
-class _Lines:
-    """The lines a CSV reader takes, kept until the record they belong to is whole."""
-
-    def __init__(self, text: str) -> None:
-        self._lines = io.StringIO(text, newline="")
-        self.taken: list[str] = []
-        self.number = 0
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self.number += 1
-        self.taken.append(line)
-        return line
-
-
-def read_csv(path: Path, source: str) -> Table:
-    """Comma-separated with a header; a record that breaks the quoting or lacks columns is a dropped row."""
-    csv.field_size_limit(sys.maxsize)
-    lines = _Lines(read_text(path))
-    reader = csv.reader(lines, strict=True)
-    try:
-        columns = [name.strip() for name in next(reader)]
-    except csv.Error as error:
-        raise DataError(f"not a CSV file: {error}", where=f"{path}, row 1", todo="check data.path") from None
-    entries: list[Entry | Dropped] = []
-    number = 1
-    while True:
-        number += 1
-        lines.taken.clear()
-        try:
-            values = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            entries.append(_broken(error, lines, number, len(columns), path, source, len(entries)))
-            continue
-        if len(values) == len(columns):
-            entries.append(Entry(number, dict(zip(columns, values, strict=True))))
-        elif values:
-            fault = Fault.CUT if len(values) < len(columns) else Fault.COLUMNS
-            reason = f"{len(values)} of {len(columns)} columns" if fault == Fault.CUT else f"{len(values)} columns"
-            raw = "".join(lines.taken)
-            entries.append(Dropped(row=number, source=source, file=str(path), fault=fault, reason=reason, raw=raw))
-    return _whole(Table(path, columns, entries))
-
-
-def _broken(error: csv.Error, lines: _Lines, number: int, width: int, path: Path, source: str, before: int) -> Dropped:
-    """A record with a stray or unclosed quote; such a quote can swallow whole rows, and that is said or refused."""
-    first = lines.number - len(lines.taken) + 1
-    unclosed = "end of data" in str(error)
-    reason = f"the file ends inside a quote opened at or after line {first}" if unclosed else f"broken quoting, {error}"
-    swallowed = sum(line.count(",") >= width - 1 and _is_record(line, width) for line in lines.taken[1:])
-    if swallowed > max(before, 1):
-        todo = f"repair the quote; it swallows about {swallowed} rows up to line {lines.number}"
-        raise DataError(reason, where=f"{path}, row {number}, line {first}", todo=todo)
-    if swallowed:
-        reason += f"; about {swallowed} rows up to line {lines.number} are lost in it"
-    raw = "".join(lines.taken)
-    return Dropped(row=number, source=source, file=str(path), fault=Fault.CUT, reason=reason, raw=raw)
-
-
-def _is_record(line: str, width: int) -> bool:
-    try:
-        return [len(values) for values in csv.reader([line], strict=True)] == [width]
-    except csv.Error:
-        return False
-
-
-def read_jsonl(path: Path, source: str) -> Table:
-    """One object a line; a line that is not one is a dropped row."""
-    text = read_text(path)
-    if text.lstrip().startswith("["):
-        todo = f"write one object a line, for instance: jq -c '.[]' {path.name}"
+def open_json_lines(path: Path, source: str) -> Table:
+    if first_bytes(path).startswith(b"["):
+        todo = f"set data.source to json, or write one object a line: jq -c '.[]' {path.name}"
         raise DataError("a JSON array, not JSON lines", where=f"{path}, line 1", todo=todo)
-    columns: dict[str, None] = {}
-    entries: list[Entry | Dropped] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        values, reason = _parse(line)
-        if values is None:
-            fault = Fault.ENCODING if "surrogate" in reason else Fault.NOT_JSON
-            entries.append(Dropped(row=number, source=source, file=str(path), fault=fault, reason=reason, raw=line))
-        else:
-            columns |= dict.fromkeys(values)
-            entries.append(Entry(number, values))
-    return _whole(Table(path, list(columns), entries))
+    return _of_json(path, read_json_lines(path, source))
 
 
-def _parse(line: str) -> tuple[dict[str, Any] | None, str]:
-    """The object of a line, or why it is none."""
-    try:
-        value = json.loads(line)
-        if "\\u" in line:
-            json.dumps(value, ensure_ascii=False).encode()
-    except json.JSONDecodeError as error:
-        return None, f"not JSON: {error.msg} at column {error.colno}"
-    except UnicodeEncodeError:
-        return None, "half a character (a lone surrogate)"
-    except (ValueError, RecursionError) as error:
-        return None, f"not readable as JSON: {error}"
-    if not isinstance(value, dict):
-        return None, "not a JSON object"
-    return value, ""
+def open_json(path: Path, source: str) -> Table:
+    shape = shape_of(path)
+    if shape == "object":
+        todo = f"write the rows as a list, for instance: jq '.data' {path.name}"
+        raise DataError("one JSON object, not a list of rows", where=str(path), todo=todo)
+    return _of_json(path, (read_array if shape == "array" else read_json_lines)(path, source))
 
 
-def _whole(table: Table) -> Table:
-    if not table.entries:
-        raise DataError("a header and no rows", where=str(table.path), todo="check data.path, or fetch the file again")
-    return table
+def open_parquet(path: Path, source: str) -> Table:
+    columns, entries = read_parquet(path, source)
+    return Table(path, columns, some(entries, path, "no rows"))
+
+
+OPEN: Mapping[str, Callable[[Path, str], Table]] = {
+    "csv": open_csv,
+    "json": open_json,
+    "jsonl": open_json_lines,
+    "parquet": open_parquet,
+}
+
+
+def open_table(path: Path, source: str) -> Table:
+    """By what is in the file, whatever its name."""
+    head = first_bytes(path)
+    if head.startswith(b"PAR1"):
+        return open_parquet(path, source)
+    return (open_json if head[:1] in (b"[", b"{") else open_csv)(path, source)
+
+
+def _of_json(path: Path, entries: Iterator[Entry | Dropped]) -> Table:
+    first = list(islice(entries, LOOKED_AT))
+    columns = dict.fromkeys(name for entry in first if isinstance(entry, Entry) for name in entry.values)
+    return Table(path, list(columns), some(chain(first, entries), path, "no rows"))
+
+
+def some(entries: Iterator[Entry | Dropped], path: Path, otherwise: str) -> Iterator[Entry | Dropped]:
+    """The entries; none at all is a fault of the file."""
+    none = True
+    for entry in entries:
+        none = False
+        yield entry
+    if none:
+        raise DataError(otherwise, where=str(path), todo="check data.path, or fetch the file again")
 
 
 def require(table: Table, wanted: Mapping[str, str], setting: str = "") -> None:
     """Every wanted column stands in the file exactly once; `setting` is the recipe key that names them, if one does."""
-    if not any(isinstance(entry, Entry) for entry in table.entries):
+    if not table.columns:
         return
     missing = [name for name in wanted.values() if name not in table.columns]
     twice = [name for name in wanted.values() if table.columns.count(name) > 1]
@@ -180,9 +95,36 @@ def require(table: Table, wanted: Mapping[str, str], setting: str = "") -> None:
         return
     faults = [f'no column "{name}"{did_you_mean(name, table.columns)}' for name in missing]
     faults += [f'column "{name}" stands twice' for name in twice]
-    todo = f"the file has: {', '.join(table.columns)}"
-    if len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";\t"):
-        todo += "; its columns must be separated by commas"
-    elif setting:
+    todo = has(table)
+    if setting:
         todo += f"; set {setting}.{next(role for role, name in wanted.items() if name in missing + twice)}"
     raise DataError("; ".join(faults), where=str(table.path), todo=todo)
+
+
+def find_columns(table: Table, spellings: Mapping[str, Sequence[str]], optional: Sequence[str] = ()) -> dict[str, str]:
+    """Role → the column that holds it: the first of its known spellings, in any case. An optional one may be absent."""
+    if not table.columns:
+        return {role: names[0] for role, names in spellings.items()}
+    there = {name.casefold(): name for name in reversed(table.columns)}
+    found = {
+        role: next((there[name.casefold()] for name in names if name.casefold() in there), "")
+        for role, names in spellings.items()
+    }
+    missing = [spellings[role][0] for role, name in found.items() if not name and role not in optional]
+    if missing:
+        faults = "; ".join(f'no column "{name}"{did_you_mean(name, table.columns)}' for name in missing)
+        raise DataError(faults, where=str(table.path), todo=has(table))
+    require(table, {role: name for role, name in found.items() if name})
+    return {role: name for role, name in found.items() if name}
+
+
+def has(table: Table) -> str:
+    """What a person needs to see the mistake."""
+    listed = f"the file has: {', '.join(table.columns)}"
+    semicolons = len(table.columns) == 1 and any(mark in table.columns[0] for mark in ";\t")
+    return listed + "; its columns must be separated by commas" * semicolons
+
+
+def value_at(entry: Entry, columns: Mapping[str, str], role: str) -> Any:
+    """What a row says in a role; nothing where the file has no such column."""
+    return entry.values.get(columns[role]) if role in columns else None

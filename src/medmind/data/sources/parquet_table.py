@@ -1,0 +1,52 @@
+"""Parquet through pyarrow, a thousand rows at a time; values JSON cannot hold become their text."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medmind.core.errors import DataError
+from medmind.data.sources.seam import Dropped, Entry
+
+AT_ONCE = 1000
+BUFFER = 1 << 16
+
+
+def read_parquet(path: Path, source: str) -> tuple[list[str], Iterator[Entry | Dropped]]:
+    """The columns and the rows."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        file = parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)  # else a row group is held whole
+        columns = [str(name) for name in file.schema_arrow.names]
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, 0, error) from None
+
+    def entries() -> Iterator[Entry | Dropped]:
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=AT_ONCE, use_threads=False):
+                for values in batch.to_pylist():
+                    number += 1
+                    yield Entry(number, {name: plain(value) for name, value in values.items()}, str(path), source)
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise damaged(path, number + 1, error) from None
+
+    return columns, entries()
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON would hold it."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return str(value)
+
+
+def damaged(path: Path, row: int, error: BaseException) -> DataError:
+    cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+    where = f"{path}, row {row}" if row else str(path)
+    return DataError(f"the Parquet file is damaged: {cause}", where=where, todo="fetch it again")

@@ -1,0 +1,129 @@
+"""A Hub of our own on 127.0.0.1: what huggingface_hub asks when it fetches a repository, answered from a dictionary."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+Files = Mapping[str, bytes]
+
+
+def commit_of(files: Files) -> str:
+    """What stands for a commit: a hash of all the files."""
+    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+
+
+class Hub:
+    """Repositories by "datasets/org/name" or "models/org/name", each a map of revision → files; `asked` is the log."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, dict[str, Files]] = {}
+        self.gated: set[str] = set()
+        self.asked: list[str] = []
+        self.url = ""
+
+    def add(self, name: str, files: Files, revision: str = "main") -> str:
+        """Puts files there; returns their commit."""
+        self.repositories.setdefault(name, {})[revision] = files
+        return commit_of(files)
+
+    def find(self, name: str, revision: str) -> tuple[str, Files] | None:
+        """(commit, files) of a branch or a commit."""
+        for branch, files in self.repositories[name].items():
+            if revision in (branch, commit_of(files)):
+                return commit_of(files), files
+        return None
+
+
+def answer(hub: Hub, path: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body."""
+    parts = [unquote(part) for part in urlsplit(path).path.strip("/").split("/")]
+    api = parts[0] == "api"
+    words = parts[1:] if api else parts if parts[0] in ("datasets", "models") else ["models", *parts]
+    name, rest = "/".join(words[:3]), words[3:]
+    if name not in hub.repositories:
+        return refusal(401, "RepoNotFound")  # so the real one answers whom it does not know
+    if name in hub.gated and not api:
+        return refusal(403, "GatedRepo")
+    if api and not rest:
+        rest = ["revision", "main"]
+    found = hub.find(name, rest[1])
+    if found is None:
+        return refusal(404, "RevisionNotFound")
+    commit, files = found
+    if rest[0] == "revision":
+        siblings = [{"rfilename": file} for file in files]
+        return as_json({"id": name.partition("/")[2], "sha": commit, "siblings": siblings, "gated": name in hub.gated})
+    if rest[0] == "tree":
+        listed = [{"type": "file", "path": file, "size": len(body), "oid": tag(body)} for file, body in files.items()]
+        return as_json(listed)
+    body = files.get("/".join(rest[2:]))
+    if body is None:
+        return refusal(404, "EntryNotFound")
+    return 200, {"ETag": f'"{tag(body)}"', "X-Repo-Commit": commit}, body
+
+
+def tag(body: bytes) -> str:
+    return hashlib.sha1(body).hexdigest()
+
+
+def as_json(value: object) -> tuple[int, dict[str, str], bytes]:
+    return 200, {"Content-Type": "application/json"}, json.dumps(value).encode()
+
+
+def refusal(status: int, code: str) -> tuple[int, dict[str, str], bytes]:
+    return status, {"X-Error-Code": code, "X-Error-Message": code}, json.dumps({"error": code}).encode()
+
+
+def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            hub.asked.append(self.path)
+            status, headers, body = answer(hub, self.path)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@contextmanager
+def serving() -> Iterator[Hub]:
+    hub = Hub()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(hub))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def point_at(url: str, cache: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes medmind's callers of huggingface_hub, already imported, use this Hub and this cache, online."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
