@@ -176,7 +176,7 @@ def test_the_truncated_medquad_file(shared_data: Path, tmp_path: Path) -> None:
     rundir = RunDir(tmp_path)
     prepare(DataConfig(source="medquad", path=str(shared_data / "medquad" / "medquad_truncated_791.csv")), rundir, 0)
     rows = [json.loads(line) for line in rundir.split("dropped").read_text().strip().split("\n")]
-    (dropped,) = [row for row in rows if row["fault"] != "gives a test row away"]  # twins of test rows under other names
+    (dropped,) = [row for row in rows if row["fault"] != "gives a test row away"]  # twins of test rows
     assert (dropped["row"], dropped["fault"]) == (792, "cut or damaged record")
     assert dropped["raw"].startswith("What are the treatments for Vulvar Cancer ?")
     assert json.loads(rundir.data_report.read_text())["rows_read"] == 791

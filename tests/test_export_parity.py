@@ -20,7 +20,7 @@ STOP, OTHER_STOP = 2, 3
 
 
 class Scripted:
-    """Says `replies` (one that ends with a stop id stopped there); every token has the log-likelihood `values` gives it."""
+    """Says `replies` (one ending with a stop id stopped there); `values` gives the log-likelihood of every token."""
 
     name, dtype, context = "scripted", "float32", 100
 

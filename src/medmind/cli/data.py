@@ -26,16 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "word",
         nargs="?",
         choices=("check", "preview", "generate", "licences", "phi", "leaks"),
-        help="check: what is the matter with a file; preview: show rows instead of writing them; licences: what may be shipped; "
-        "generate: TARGET is a file to fill",
+        help="check: what is the matter with a file; preview: show rows instead of writing them; licences: what may be "
+        "shipped; phi: patient identifiers in a file; leaks: TARGET against test sets; generate: fill the file TARGET",
     )
     add_recipe_arguments(parser)
     parser.add_argument(
-        "evaluation", nargs="*", metavar="EVAL", help="leaks: files or runs that the training set TARGET is compared with"
+        "evaluation", nargs="*", metavar="EVAL", help="leaks: files or runs the training set TARGET is compared with"
     )
     parser.add_argument("--rows", type=int, default=3, metavar="N", help="how many rows to preview (default: 3)")
     screen = parser.add_argument_group("phi")
-    screen.add_argument("--redact", type=Path, metavar="FILE", help="write TARGET there without patient identifiers")
+    screen.add_argument("--redact", type=Path, metavar="OUT", help="write TARGET there without patient identifiers")
     screen.add_argument("--show", action="store_true", help="print the identifiers themselves too")
     group = parser.add_argument_group("generate")
     group.add_argument("--count", type=int, metavar="N", help="rows made from the packaged facts (default: 500)")
