@@ -94,7 +94,7 @@ def test_suites_are_written_and_all_are_evaluated(tmp_path: Path) -> None:
     found = json.loads(rundir.data_report.read_text())["suites"]["exam"]
     assert (found["rows"], found["dropped"]["total"]) == (19, 2)
     named = [row for row in read_jsonl(rundir.split("dropped")) if row["file"] == exam]
-    assert [row["fault"] for row in named] == ["duplicate", "empty answer"]
+    assert [row["fault"] for row in named] == ["id used twice", "empty answer"]
     uses = {row["file"]: row["use"] for row in json.loads(rundir.licences.read_text())}
     assert uses[exam] == "evaluation"
     renderer = open_renderer("mistral-v3", open_tokenizer(find_model("nano")))

@@ -63,6 +63,14 @@ def test_redact_reaches_the_example_the_raw_row_and_what_cannot_be_read() -> Non
     assert Row(2, "f.csv", None, first.example).example.id == "id-4"
 
 
+def test_the_name_of_a_column_says_what_a_short_cell_is() -> None:
+    source = Row(2, "f.csv", {"q": "Which?", "mrn": "7741999"}, row("Which?", MARKERS[2]).example)
+    (changed,), summary = screened("redact", source)
+    assert isinstance(changed, Row)
+    assert (changed.example.target, changed.raw["mrn"]) == ("[RECORD]", "[RECORD]")
+    assert summary["by_category"]["record"]["found"] == 1
+
+
 def test_an_id_that_is_an_identifier_is_replaced() -> None:
     plain = row("Why?")
     marked = Row(2, "f", None, plain.example.model_copy(update={"id": f"mrn: {MARKERS[2]}"}))

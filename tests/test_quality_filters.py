@@ -194,7 +194,9 @@ def test_a_file_that_does_not_tell_what_it_is_names_its_columns(tmp_path: Path) 
 
 def test_the_stage_reports_filters_and_keeps_every_hit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rundir = RunDir(tmp_path / "run")
-    file = write(tmp_path / "own.jsonl", own_rows())
+    answers = (" ".join(f"word{100 * n + place}" for place in range(100)) for n in range(30))
+    unlike = [{"Question": f"Question {n}?", "Answer": answer} for n, answer in enumerate(answers)]
+    file = write(tmp_path / "own.jsonl", [*unlike, *own_rows()[-2:]])
     columns = {"question": "Question", "answer": "Answer"}
     config = DataConfig(source="jsonl", path=str(file), columns=columns, filters={"urls": "drop"})
     prepare(config, rundir, 0, lengths())

@@ -38,8 +38,9 @@ def test_it_equals_cross_entropy(learns: tuple[bool, bool], scale: float, monkey
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_without_gradients_none_is_computed() -> None:
+def test_without_gradients_none_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight, labels = problem((True, True))
+    monkeypatch.setattr(torch, "mm", lambda *a, **k: pytest.fail("a gradient nobody asked for"))
     with torch.no_grad():
         assert not summed_cross_entropy(hidden, weight, labels).requires_grad
 
@@ -88,6 +89,17 @@ def test_packed_equals_padded_for_every_head(kind: str) -> None:
     for one, other in zip(our_gradients, their_gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
     assert model(input_ids=torch.tensor([[3, 4]])).logits.shape == (1, 2, 8192), "the head gives logits again"
+
+
+def test_a_head_with_a_bias_or_a_hook_keeps_its_own_product() -> None:
+    model = tiny_mistral(1)
+    head = model.get_output_embeddings()
+    head.bias = torch.nn.Parameter(torch.zeros(8192))
+    assert plain_head(model) is None
+    head.bias = None
+    assert plain_head(model) is head
+    head.forward = head.forward  # as accelerate does to a module it moves between devices
+    assert plain_head(model) is None
 
 
 def test_an_error_inside_the_model_gives_the_head_back() -> None:

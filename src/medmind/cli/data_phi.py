@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medmind.core.errors import UsageError
-from medmind.core.log import say
+from medmind.core.log import console, say
 from medmind.data.config import PhiConfig
 from medmind.data.phi import Screen
 from medmind.data.phi_file import FilePass, Hit
@@ -25,9 +25,11 @@ def screen_file(args: argparse.Namespace) -> int:
             raise UsageError("--redact would overwrite what it reads", where=str(out), todo="name another file")
         if out.suffix == ".gz":
             raise UsageError("--redact writes no .gz", where=str(out), todo="leave the ending off")
-        screened.write(out)
-    else:
-        screened.look()
+    with console().status(f"looking through {path}"):
+        if out:
+            screened.write(out)
+        else:
+            screened.look()
     result = {
         "file": str(path),
         **screened.screen.summary(),

@@ -37,12 +37,16 @@ def form_fault(example: Example) -> str:
     return ""
 
 
-def question_key(example: Example) -> int:
-    """Equal for questions that differ in case, blanks or punctuation only; what is asked about is part of them, and
-    so are the answers to choose from.
-    """
+def asked_key(example: Example) -> int:
+    """Equal for questions that differ in case, blanks or punctuation only; what is asked about is part of them."""
     asked = " ".join(turn.text for turn in example.turns)
-    return text_key(normalise_name(asked), *(fold(passage.text) for passage in example.passages), *example.options)
+    return text_key(normalise_name(asked), *(fold(passage.text) for passage in example.passages))
+
+
+def question_key(example: Example) -> int:
+    """The same, and among the same options."""
+    asked = asked_key(example)
+    return text_key(f"{asked:016x}", *example.options) if example.options else asked
 
 
 def pair_key(example: Example, question: int | None = None) -> int:

@@ -14,6 +14,8 @@ from medmind.privacy.screen import find
 from medmind.privacy.spans import BY_NER, Span
 
 NOT_TEXT = {"source", "task", "language"}
+CELL = 64
+"""A text so short may be all number, and only its column's name say of what."""
 Change = Callable[[str, str], str]
 """(text, name of its field) → text."""
 
@@ -98,16 +100,21 @@ class Screen:
 
     def row(self, row: Row) -> Row | Dropped:
         known: dict[str, list[Span]] = {}
+        learnt: dict[str, None] = {}
 
         def look(text: str, label: str) -> str:
             known[text] = known.get(text) or self.find(text, label)
+            learnt[text] = None
             return text
 
         def take_out(text: str, label: str) -> str:
             return self.replace(text, known[text] if text in known else self.find(text, label))
 
+        for name, value in row.raw.items() if isinstance(row.raw, dict) else ():
+            if isinstance(value, str) and len(value) <= CELL:
+                known[value.strip()] = self.find(value.strip(), str(name))
         change_texts(row.example.model_dump(exclude=NOT_TEXT), look)
-        found = [span for spans in known.values() for span in spans]
+        found = [span for text in learnt for span in known[text]]
         self.tally.add(row.number, found)
         if self._config.action == "report":
             return row

@@ -77,7 +77,7 @@ def describe_leaks(rundir: RunDir) -> str:
         for suite, one in found["suites"].items()
         for method, counted in one["methods"].items()
     ]
-    allowed = f"\n\n**Trained although rows leak:** {found['allowed']}" if found["allowed"] else ""
+    allowed = f"\n\n**Leaks above the bound were allowed:** {found['allowed']}" if found["allowed"] else ""
     heads = ("suite", "rows", "by", "found in the training rows", "share")
     return f"## Leaks\n\n{table(heads, rows)}{allowed}"
 

@@ -5,7 +5,7 @@ import re
 from medmind.privacy.rules import Rule, after, before, count_digits
 from medmind.privacy.spans import Category
 
-FREE_START = r"(?<![\w.,/+(-])"
+FREE_START = r"(?<![\w+])(?<![\w.]-)(?<!\d[.,/(])"
 FREE_END = r"(?![\w%]|[.,]\d|[-/]\d)"
 QUANTITY = re.compile(
     r"\s?(?:%|[mµukn]?[gl]\b|m[gl]|mm|cm|i?u\b|units?|copies|cells|per\b|/(?=[a-z])|people|patients|women|men|children"

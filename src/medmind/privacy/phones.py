@@ -3,16 +3,18 @@
 import re
 from itertools import pairwise
 
-from medmind.privacy.numbers import FREE_END, FREE_START, PUBLISHED, QUANTITY
+from medmind.privacy.numbers import PUBLISHED, QUANTITY
 from medmind.privacy.rules import Rule, after, before, count_digits
 from medmind.privacy.spans import Category
 
+FREE_START = r"(?<![\w+])(?<![\w.]-)(?<!\d[./(])"
+FREE_END = r"(?![\w%]|\.\d|[-/]\d)"
 GAP = r"(?:\s?[.-]\s?|\s)"
 EXTENSION = r"(?:,?\s{0,2}(?:x|ext\.?|extension)\s?\d{1,5})?"
-NUMBER = r"(?<!\w)[(+]{0,2}\d(?:[\d]|[\s().-]{1,3}(?=[(\d]))*\d"
+NUMBER = r"(?<!\w)[(+]{0,2}\d(?:[\d]|[\s().-]{1,3}(?=[(\d])){0,28}\d"
 """What can be called, where a word says so."""
 WORD = (
-    r"(?:(?:tele)?phones?|landline|mobile|movil(?:es)?|tel[ef]{0,2}(?:ono)?s?|tlfn?o?s?|tfn?o?s?"
+    r"(?:(?:tele)?phones?|ph|landline|mobile|movil(?:es)?|tel[ef]{0,2}(?:ono)?s?|tlfn?o?s?|tfn?o?s?"
     r"|cell(?:ular)?(?:\s?phone|\s(?:no|number)|:)|pager|beeper|whatsapp|sms|hotline|helpline|switchboard|reception|voicemail"
     r"|toll[\s-]free|tty|direct\sline|(?:home|work|office|desk|daytime|evening|emergency)(?::|\s(?:number|no\b|line|phone))"
     r"|(?:my|his|her|their|our|your|new|old|this|the|following)\s(?:number|line)"
@@ -38,13 +40,13 @@ def is_lone_phone(match: re.Match[str]) -> bool:
     """Neither a series of round or evenly growing numbers, nor years, nor a range."""
     parts = re.findall(r"\d+", match["v"])
     numbers = [int(part) for part in parts]
-    round_ones = match["v"].endswith("00") or all(part.endswith("0") for part in parts)
+    round_ones = match["v"].endswith("00") or all(part[0] != "0" == part[-1] for part in parts)
     steps = {later - earlier for earlier, later in pairwise(numbers)}
     if round_ones or (len(steps) == 1 and (len(parts) > 2 or "-" in match["v"]) and min(steps) > 0):
         return False
     if all(YEAR.fullmatch(part) for part in parts[-2:]):
         return False
-    return is_phone(match) and not RANGE.search(before(match, 30))
+    return is_phone(match) and not ("-" in match["v"] and RANGE.search(before(match, 30)))
 
 
 def is_called(match: re.Match[str]) -> bool:
@@ -63,7 +65,7 @@ def shape(pattern: str) -> Rule:
 
 def alone(pattern: str) -> Rule:
     """A shape that tables and ranges have too: no other number may stand beside it."""
-    pattern = rf"{FREE_START}(?<!\d\s)(?P<v>(?:{pattern}){EXTENSION}){FREE_END}(?!\s\d)"
+    pattern = rf"{FREE_START}(?<!\d )(?P<v>(?:{pattern}){EXTENSION}){FREE_END}(?! \d)"
     return Rule(Category.PHONE, re.compile(pattern), "6 digits", joins=True, check=is_lone_phone)
 
 
@@ -86,6 +88,6 @@ RULES = (
     shape(r"1[38]00[ -]\d{3}[ -]\d{3,4}|\d{3}-\d{3}-\d{3}|[6-9]\d\d \d{6}|[6-9]\d{4}[ -]\d{5}"),
     alone(r"[2-9]\d\d[ -]\d{4}|[2-9]\d{3}[ -]\d{4}|\d{1,2}([ -])\d{3,4}\2\d{4}|\d{4}([ -])\d{3}\3\d{3}"),
     alone(r"\d\d \d{3} \d{3}(?: \d{4})?|\d{3} \d\d \d{3}|\d\d \d{3} \d\d \d\d(?: \d\d)?"),
-    alone(r"\d{3} \d{3} \d{3}|\d{3} \d{3} \d\d \d\d|\d{3} \d\d \d\d \d\d|\d\d([ .-])\d\d\2\d\d\2\d\d(?:\2\d\d)?"),
+    alone(r"\d{3} \d{3} \d{3}|\d{3} \d{3} \d\d \d\d|\d\d([.-])\d\d\2\d\d\2\d\d(?:\2\d\d)?"),
 )
 """Of two rules that find the same, the first one names it. The shapes are those of national numbering plans."""

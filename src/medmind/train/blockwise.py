@@ -89,8 +89,10 @@ class BlockwiseAttention(torch.autograd.Function):
 
 
 def by_length(states: torch.Tensor, kv_heads: int, lengths: Sequence[int]) -> Iterator[torch.Tensor]:
-    """(1, heads, tokens, size) → for each run of documents of one length a view (documents, key heads, length,
-    group, size)."""
+    """(1, heads, tokens, size) → a view of each run of documents of one length.
+
+    (documents, key heads, length, group, size): the queries that share a key head are its group.
+    """
     grouped = torch.unflatten(states[0], 0, (kv_heads, -1))
     start = 0
     for length, run in groupby(lengths):

@@ -1,6 +1,6 @@
-"""Faster twins of a decoder's parts on a CPU: fewer passes over memory, the same mathematics.
+"""Faster twins of a decoder's parts on a CPU: the same mathematics in fewer passes over memory.
 
-`fuse` changes the class of the parts it knows; a part forgets nothing and the original class is the slow twin.
+`fuse` changes the class of the parts it knows; the original class is the slow twin.
 """
 
 from typing import Any

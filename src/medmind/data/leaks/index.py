@@ -1,6 +1,6 @@
 """What training rows give away of the evaluation sets: these are held in memory, the training rows stream past.
 
-Found by id, by normalised question and pair, by shared 13-grams, and by MinHash where words were exchanged.
+Found by id, by normalised pair, question and answer, by shared 13-grams, and by MinHash where words were exchanged.
 """
 
 from collections import defaultdict
@@ -155,17 +155,12 @@ class LeakIndex:
         """
         held, usual = self._held[part.row], {Method.NGRAM: COVERED, Method.MINHASH: ORDERED}
         mine, theirs = held.asked, sighting.asked
-        if part.name == "question" and theirs.is_of_another_matter(mine):
-            return dict.fromkeys(usual, np.inf)
-        if (
-            not self._families.is_family(held.template)
-            or theirs.group == mine.group
-            or names(theirs.question, mine.group)
-        ):
-            return usual
+        same_slot = theirs.group == mine.group or names(theirs.question, mine.group)
+        other_slot = self._families.is_family(held.template) and not same_slot
         if part.name == "question":
-            return dict.fromkeys(usual, np.inf)
-        return dict.fromkeys(usual, VERBATIM) if theirs.group and fits(theirs.question, held.template) else usual
+            return dict.fromkeys(usual, np.inf) if other_slot or theirs.is_of_another_matter(mine) else usual
+        formulaic = other_slot and theirs.group and fits(theirs.question, held.template)
+        return dict.fromkeys(usual, VERBATIM) if formulaic else usual
 
     def _forget_stock_answers(self) -> None:
         """An answer to many different questions, here or in training, tells nothing about any one of them."""

@@ -71,7 +71,7 @@ def abouts(example: Example) -> list[str]:
 
 @dataclass(frozen=True)
 class Asked:
-    """Who asks what, normalised: `about` are the context and the options, where the question needs them."""
+    """Who asks what, normalised: `about` are the context and the options, if the question needs them."""
 
     id: str
     question: str
@@ -81,7 +81,7 @@ class Asked:
     @classmethod
     def by(cls, example: Example) -> "Asked":
         question = question_text(example)
-        alone = example.task == "multiple_choice" and question.count(" ") >= VIGNETTE - 1
+        alone = not question or (example.task == "multiple_choice" and question.count(" ") >= VIGNETTE - 1)
         return cls(example.id, question, normalise_name(example.group), "" if alone else " ".join(abouts(example)))
 
     def is_of_another_matter(self, other: "Asked") -> bool:

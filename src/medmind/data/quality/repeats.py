@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmind.core.types import Example
-from medmind.data.checks import question_key, text_key
+from medmind.data.checks import asked_key, text_key
 from medmind.data.quality.answers import IN_WORDS
 from medmind.data.quality.finding import SHOWN, Tally
 from medmind.data.quality.view import View, quote
@@ -60,7 +60,7 @@ class Repeats:
         answer = next((words for part, _, words in view.words if part == "answer"), "").strip()
         flags = ASKS * bool(view.question.strip()) + WORDED * (example.task in IN_WORDS and bool(answer))
         flags += SETTLED * (example.task != "multiple_choice") + LEARNT * learnt + TEST * (view.row.part == "test")
-        question, key = question_key(example), text_key(answer)
+        question, key = asked_key(example), text_key(answer)
         self._questions.append(question)
         self._answers.append(key)
         self._flags.append(flags)
