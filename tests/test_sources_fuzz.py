@@ -20,7 +20,7 @@ from medmind.data.config import DataConfig
 from medmind.data.kinds import KINDS
 from medmind.data.sources import pubmedqa
 from medmind.data.sources.known import SOURCES
-from medmind.data.sources.seam import Dropped, Row
+from medmind.data.sources.seam import Dropped, Fault, Row
 from medmind.prompts.tasks.known import TASKS
 
 FEW, MANY = 1_200, 10_000
@@ -239,3 +239,11 @@ def test_the_sound_files_are_read_whole(tmp_path: Path, monkeypatch: pytest.Monk
             found = outcome(source, write(tmp_path / f"anatomy_es.{form}", base_rows(source)))
             assert isinstance(found, list), found
             assert len([one for one in found if one.file.startswith(str(tmp_path))]) == 6, (source, form)
+
+
+def test_half_a_character_inside_a_list_is_a_fault_of_its_row(tmp_path: Path) -> None:
+    file = tmp_path / "anatomy_test.csv"
+    file.write_text("question,subject,choices,answer\nWhich?,anatomy,\"['\\ud800', 'b', 'c', 'd']\",1\n")
+    (row,) = SOURCES.get("mmlu_medical").read(DataConfig(source="mmlu_medical", path=str(file)))
+    assert isinstance(row, Dropped)
+    assert (row.row, row.fault) == (2, Fault.NOT_TEXT)

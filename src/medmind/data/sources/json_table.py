@@ -86,12 +86,16 @@ def fault_of(value: Any, text: str) -> str:
         return "not a JSON object"
     if text.count("[") + text.count("{") > DEEPEST and depth(value) > DEEPEST:
         return f"nested more than {DEEPEST} levels deep"
-    if "\\u" in text:
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            return "half a character (a lone surrogate)"
-    return ""
+    return "half a character (a lone surrogate)" if "\\u" in text and not is_writable(value) else ""
+
+
+def is_writable(value: Any) -> bool:
+    """False where a text holds half a character, which no file can."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def depth(value: Any) -> int:

@@ -15,6 +15,7 @@ from medmind.data.kinds import SUBJECTS
 from medmind.data.sources.csv_table import CsvRecords
 from medmind.data.sources.exams import Question, as_number, counts_from, letter, lettered, to_row
 from medmind.data.sources.files import Input, find_files, first_bytes, origins_of
+from medmind.data.sources.json_table import is_writable
 from medmind.data.sources.published import USUAL
 from medmind.data.sources.seam import Dropped, Entry, Fault, Origin, Part, Row, Source, make_id, words
 from medmind.data.sources.tables import Table, find_columns, open_table, some, value_at
@@ -81,7 +82,7 @@ def question_of(entry: Entry, columns: Mapping[str, str], first: int, file: Inpu
     number = as_number(given)
     right = letter(number, first) if number is not None else (words(given) or None)
     if options is None:
-        return entry.drop(Fault.NOT_TEXT, "the choices are no list")
+        return entry.drop(Fault.NOT_TEXT, "the choices are no list of texts")
     texts = [value_at(entry, columns, "question"), *options]
     marked = any(isinstance(text, str) and "\ufeff" in text for text in texts)
     asked, *options = [tidy(text) for text in texts]
@@ -113,7 +114,7 @@ def options_of(entry: Entry, columns: Mapping[str, str]) -> list[Any] | None:
                 break
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-    return value if isinstance(value, list) else None
+    return value if isinstance(value, list) and is_writable(value) else None
 
 
 def tidy(text: Any) -> Any:

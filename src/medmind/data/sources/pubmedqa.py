@@ -14,7 +14,7 @@ from medmind.core.errors import DataError
 from medmind.core.types import Example, Message, Passage
 from medmind.data.config import DataConfig
 from medmind.data.sources.files import find_files, first_bytes, origins_of
-from medmind.data.sources.json_table import read_object
+from medmind.data.sources.json_table import is_writable, read_object
 from medmind.data.sources.seam import Dropped, Entry, Fault, Origin, Row, Source, words
 from medmind.data.sources.tables import Table, find_columns, open_table, some, value_at
 
@@ -129,7 +129,7 @@ def texts(value: Any) -> Sequence[str] | None:
             return None
     if value is None or not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         return None
-    return value
+    return value if is_writable(value) else None
 
 
 def variant(config: DataConfig) -> str:
