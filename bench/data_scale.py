@@ -24,8 +24,8 @@ import tokenizers
 from medmind.core.jsonl import read_jsonl, write_jsonl
 from medmind.core.rundir import RunDir
 from medmind.data.config import DataConfig, PhiConfig
-from medmind.data.prepare import prepare
 from medmind.data.quality.lengths import Lengths
+from medmind.data.stage.prepare import prepare
 from medmind.models.catalog import NANO, find_model
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.families import open_renderer

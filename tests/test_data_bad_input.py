@@ -9,7 +9,7 @@ import pytest
 from medmind.core.errors import DataError
 from medmind.core.rundir import RunDir
 from medmind.data.config import DataConfig
-from medmind.data.prepare import prepare
+from medmind.data.stage.prepare import prepare
 
 GOOD = [{"question": f"What is disease {n}?", "answer": f"It is number {n}."} for n in range(20)]
 

@@ -13,13 +13,13 @@ from chat_server import SENTENCES, Server, break_off, drip, elsewhere, good, hal
 from medmind.cli.main import main
 from medmind.core.errors import DataError, EnvironmentFault, UsageError
 from medmind.core.jsonl import read_jsonl, write_jsonl
-from medmind.data.ask import Patience, find_endpoint
-from medmind.data.assemble import assemble
 from medmind.data.config import DataConfig
-from medmind.data.generate import Term, generate, read_terms
-from medmind.data.judge import Reason, judge, names_of
+from medmind.data.generate.ask import Patience, find_endpoint
+from medmind.data.generate.judge import Reason, judge, names_of
+from medmind.data.generate.run import Term, generate, read_terms
+from medmind.data.generate.variants import can_drop_last, can_turn_round, grow, instructions, outputs, read_all
 from medmind.data.split import normalise_name
-from medmind.data.variants import can_drop_last, can_turn_round, grow, instructions, outputs, read_all
+from medmind.data.stage.assemble import assemble
 from medmind.prompts.tasks.terms import four_parts
 from medmind.safety.texts import NOTE
 

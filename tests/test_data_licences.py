@@ -9,8 +9,8 @@ from medmind.cli.main import main
 from medmind.core.rundir import RunDir
 from medmind.data.config import DataConfig
 from medmind.data.licences import Ingredient, May, attribution, find_licences, flags, judge
-from medmind.data.prepare import prepare
 from medmind.data.provenance import ingredients
+from medmind.data.stage.prepare import prepare
 
 STATED = {
     "MIT": ["MIT"],

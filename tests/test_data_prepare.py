@@ -9,13 +9,13 @@ from medmind.core.errors import DataError
 from medmind.core.jsonl import read_jsonl
 from medmind.core.rundir import RunDir, sha256_file, sha256_lines
 from medmind.core.types import Example
-from medmind.data.assemble import assemble
 from medmind.data.config import DataConfig
-from medmind.data.prepare import prepare
 from medmind.data.sources import pubmedqa
 from medmind.data.sources.facts import read_facts
 from medmind.data.sources.known import SOURCES
 from medmind.data.split import medquad_part, normalise_name
+from medmind.data.stage.assemble import assemble
+from medmind.data.stage.prepare import prepare
 from medmind.prompts.tasks.terms import four_parts
 from medmind.safety.texts import NOTE
 

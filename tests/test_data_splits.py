@@ -10,14 +10,14 @@ import pytest
 
 from medmind.core.errors import DataError
 from medmind.core.types import Example, Message
-from medmind.data.assemble import assemble
 from medmind.data.checks import text_key
 from medmind.data.config import DataConfig
-from medmind.data.decide import OPEN, TEST, TRAIN, VALIDATION, alive, drop_leaks, drop_repeats
 from medmind.data.sources.seam import Fault
 from medmind.data.split import carve
-from medmind.data.spool import FACTS, FAULTS
-from medmind.data.topics import shared_topics
+from medmind.data.stage.assemble import assemble
+from medmind.data.stage.decide import OPEN, TEST, TRAIN, VALIDATION, alive, drop_leaks, drop_repeats
+from medmind.data.stage.spool import FACTS, FAULTS
+from medmind.data.stage.topics import shared_topics
 
 LABELS = ("yes", "no", "maybe")
 
@@ -185,7 +185,7 @@ def test_a_topic_on_both_sides_is_found() -> None:
 
 def test_the_person_is_told_of_topics_on_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     from medmind.core.rundir import RunDir
-    from medmind.data.prepare import prepare
+    from medmind.data.stage.prepare import prepare
 
     words = ("What is", "What causes", "What are the symptoms of")
     rows = [

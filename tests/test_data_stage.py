@@ -13,10 +13,10 @@ from medmind.cli.main import as_told
 from medmind.core.errors import DataError, GateError, UsageError
 from medmind.core.jsonl import read_jsonl, write_jsonl
 from medmind.core.rundir import RunDir
-from medmind.data import prepare as stage
 from medmind.data.config import DataConfig
-from medmind.data.prepare import prepare
-from medmind.data.spool import OPEN, Spool, close
+from medmind.data.stage import prepare as stage
+from medmind.data.stage.prepare import prepare
+from medmind.data.stage.spool import OPEN, Spool, close
 from medmind.evaluate.config import EvaluateConfig
 from medmind.evaluate.run import evaluate_model
 from medmind.infer.fake import FakeGenerator

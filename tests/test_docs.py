@@ -11,7 +11,7 @@ import pytest
 from medmind.cli import main as door
 from medmind.core import errors
 from medmind.core.types import Example, Message, Outcome, Prediction
-from medmind.data.assemble import assemble
+from medmind.data.stage.assemble import assemble
 from medmind.evaluate.canary import CanaryLoss
 from medmind.evaluate.score import Origin, score
 from medmind.prompts.tasks.known import TASKS

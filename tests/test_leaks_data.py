@@ -11,12 +11,12 @@ import pytest
 from leaking import compare
 
 from medmind.core.types import Example, Message
-from medmind.data.assemble import assemble
 from medmind.data.config import DataConfig, PhiConfig
 from medmind.data.leaks.report import Method, SuiteLeaks
 from medmind.data.sources.known import SOURCES
 from medmind.data.sources.seam import Row
 from medmind.data.split import normalise_name
+from medmind.data.stage.assemble import assemble
 
 FILES = {
     "medquad": "medquad/medquad_kaggle_form.csv.gz",

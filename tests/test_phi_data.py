@@ -10,9 +10,9 @@ from medmind.cli.main import main
 from medmind.core.jsonl import read_jsonl
 from medmind.core.rundir import RunDir
 from medmind.data.config import DataConfig, PhiConfig
-from medmind.data.phi import Screen, change_texts
-from medmind.data.prepare import prepare
+from medmind.data.phi.screen import Screen, change_texts
 from medmind.data.quality.view import quote
+from medmind.data.stage.prepare import prepare
 from medmind.privacy.redact import Pseudonyms
 from medmind.privacy.screen import find
 

@@ -16,9 +16,9 @@ from medmind.core.jsonl import read_jsonl
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example, Message
 from medmind.data.config import DataConfig, PhiConfig
-from medmind.data.phi import Screen, tell_phi
-from medmind.data.prepare import prepare
+from medmind.data.phi.screen import Screen, tell_phi
 from medmind.data.sources.seam import Dropped, Fault, Row
+from medmind.data.stage.prepare import prepare
 from medmind.privacy.ner import MODEL, drop_eponyms, open_ner
 from medmind.privacy.redact import Pseudonyms, redact, scrub
 from medmind.privacy.screen import find

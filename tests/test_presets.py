@@ -12,11 +12,11 @@ from medmind.cli.main import main
 from medmind.core.jsonl import read_json, read_jsonl
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example
-from medmind.data.assemble import assemble
 from medmind.data.sources.facts import read_facts
 from medmind.data.sources.known import SOURCES
 from medmind.data.sources.pubmedqa import official_labels
 from medmind.data.sources.seam import Row
+from medmind.data.stage.assemble import assemble
 from medmind.models.catalog import find_model
 from medmind.models.load import pick_dtype
 from medmind.models.tokenizer import open_tokenizer

@@ -17,11 +17,11 @@ from medmind.core.jsonl import read_jsonl
 from medmind.core.rundir import RunDir
 from medmind.data.config import DataConfig
 from medmind.data.filters import FILTERS
-from medmind.data.prepare import prepare
 from medmind.data.quality.inspect import Inspector
 from medmind.data.quality.lengths import Lengths
 from medmind.data.sniff import sniff
 from medmind.data.sources.seam import Fault, Part
+from medmind.data.stage.prepare import prepare
 from medmind.models.catalog import find_model
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.families import open_renderer

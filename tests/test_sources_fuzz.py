@@ -24,11 +24,11 @@ from medmind.data.config import DataConfig
 from medmind.data.kinds import KINDS
 from medmind.data.leaks.files import evaluation_rows
 from medmind.data.leaks.index import LeakIndex
-from medmind.data.prepare import prepare
 from medmind.data.sniff import sniff
 from medmind.data.sources import pubmedqa
 from medmind.data.sources.known import SOURCES
 from medmind.data.sources.seam import Dropped, Fault, Row
+from medmind.data.stage.prepare import prepare
 from medmind.prompts.tasks.known import TASKS
 
 FEW, MANY, WHOLE = 1_200, 10_000, 10

@@ -99,8 +99,8 @@ def preview_rows(args: argparse.Namespace) -> int:
 
 def training_rows(recipe: Recipe, rundir: RunDir | None) -> tuple[Sequence[Example], str]:
     """The training rows of a run, or of a recipe that is read now, and where they come from in words."""
-    from medmind.data.assemble import assemble
-    from medmind.data.preview import rows_of
+    from medmind.data.stage.assemble import assemble
+    from medmind.data.stage.spool import rows_of
 
     if rundir and rundir.split("train").exists():
         file = rundir.split("train")
@@ -110,8 +110,8 @@ def training_rows(recipe: Recipe, rundir: RunDir | None) -> tuple[Sequence[Examp
 
 def generate_rows(args: argparse.Namespace) -> int:
     """TARGET is the file that is written; of the settings only the seed matters."""
-    from medmind.data.ask import find_endpoint
-    from medmind.data.generate import PATIENCE, generate, read_terms
+    from medmind.data.generate.ask import find_endpoint
+    from medmind.data.generate.run import PATIENCE, generate, read_terms
 
     out = Path(args.target)
     if out.suffix != ".jsonl" or out.is_dir():

@@ -9,8 +9,8 @@ from typing import Any
 from medmind.core.errors import UsageError
 from medmind.core.log import console, say
 from medmind.data.config import PhiConfig
-from medmind.data.phi import Screen
-from medmind.data.phi_file import FilePass, Hit
+from medmind.data.phi.file import FilePass, Hit
+from medmind.data.phi.screen import Screen
 from medmind.recipe.load import load_recipe
 
 

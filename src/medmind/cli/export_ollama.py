@@ -38,7 +38,7 @@ def hand_over(args: argparse.Namespace) -> None:
 
 def create_and_ask(recipe: Recipe, rundir: RunDir, ollama: "Ollama") -> None:
     """ollama.json keeps what came of it; GateError where Ollama shows the model other prompts than training did."""
-    from medmind.data.preview import rows_of
+    from medmind.data.stage.spool import rows_of
     from medmind.export.ollama import create_request, model_name
     from medmind.export.ollama_api import ask, create, refuse, summary
     from medmind.infer.llamacpp import LlamaCppGenerator

@@ -69,9 +69,11 @@ class SuiteConfig(SourceConfig):
     """A set to evaluate on, read through its own source; only its test rows where the source says which they are."""
 
     source: str
+    max_items: int | None = Field(default=None, ge=1)
+    """A sample of its rows, the same for every run, every answer in its share; never a prefix."""
 
     def as_data(self) -> "DataConfig":
-        return DataConfig(**self.model_dump())
+        return DataConfig(**self.model_dump(exclude={"max_items"}))
 
 
 class DataConfig(SourceConfig):

@@ -49,5 +49,6 @@ KINDS: dict[str, Kind] = {
     "alpaca": Kind(("qa", "terms"), ("files",)),
     "sharegpt": CONVERSATION,
     "messages": CONVERSATION,
+    "prose": Kind(("text",), ("files",)),
     "nano_corpus": Kind(("text",)),
 }

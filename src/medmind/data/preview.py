@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from medmind.core.protocols import Tokenizer
 from medmind.core.sampling import sample
 from medmind.core.types import Example
-from medmind.data.spool import OnDisk
 from medmind.prompts.chat import Rendered, Renderer
 from medmind.prompts.tasks.known import TASKS
 
@@ -39,19 +36,6 @@ class Preview:
         text = "".join(self.tokens)
         ids, roles, mask = self.rendered.ids, self.rendered.roles, self.rendered.loss_mask
         return {"id": self.id, "text": text, "ids": ids, "roles": roles, "loss_mask": mask}
-
-
-def rows_of(path: Path) -> OnDisk[Example]:
-    """The rows of a file of the run directory, each read when it is asked for."""
-    with open(path, "rb") as file:
-        starts = np.cumsum([0, *map(len, file)])
-
-    def read(index: int) -> Example:
-        with open(path, "rb") as file:
-            file.seek(starts[index])
-            return Example.model_validate_json(file.readline())
-
-    return OnDisk(np.arange(len(starts) - 1), read)
 
 
 def render_row(example: Example, renderer: Renderer, system_prompt: str) -> Rendered:

@@ -12,8 +12,8 @@ from medmind.core.jsonl import write_json
 from medmind.core.rundir import RunDir
 from medmind.core.sampling import sample
 from medmind.core.types import Example
-from medmind.data.assemble import assemble
-from medmind.data.preview import rows_of
+from medmind.data.stage.assemble import assemble
+from medmind.data.stage.spool import rows_of
 from medmind.estimate.activations import Batch
 from medmind.models.files import is_here
 from medmind.models.spec import ModelSpec

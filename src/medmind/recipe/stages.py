@@ -72,7 +72,7 @@ def run_stages(recipe: Recipe, rundir: RunDir, stages: tuple[str, ...]) -> None:
 
 def run_stage(recipe: Recipe, rundir: RunDir, stage: str, stages: tuple[str, ...], label: str) -> None:
     if stage == "data":
-        from medmind.data.prepare import tidy
+        from medmind.data.stage.prepare import tidy
 
         tidy(rundir)
     key = stage_key(recipe, rundir, stage)
@@ -125,6 +125,8 @@ def stage_key(recipe: Recipe, rundir: RunDir, stage: str) -> str:
         spec = check_facts(find_model(recipe.model))
         parts["model"] = spec.id, input_digest(spec.source, MODEL_FILES) if spec.local else spec.address
         parts["trust_remote_code"] = recipe.trust_remote_code
+    if stage == "evaluate" and recipe.evaluate.support_model:
+        parts["support_model"] = input_digest(recipe.evaluate.support_model, MODEL_FILES)
     return sha256_value(parts)
 
 
@@ -167,6 +169,7 @@ def forget_other_work(rundir: RunDir, stage: str, key: str) -> None:
 def with_every_suite(recipe: Recipe) -> Recipe:
     """Asking one suite alone, or another protocol, is no reason to forget the answers there are."""
     usual = {"suites": (), "protocols": (), "allow_missing": False, "margin": 0.02}
+    usual |= {"samples": 0, "temperature": 0.7, "support_model": ""}
     return recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update=usual)})
 
 
@@ -180,8 +183,8 @@ def open_model(recipe: Recipe) -> tuple[ModelSpec, Renderer]:
 
 
 def run_data(recipe: Recipe, rundir: RunDir) -> list[Path]:
-    from medmind.data.prepare import prepare
     from medmind.data.quality.lengths import Lengths
+    from medmind.data.stage.prepare import prepare
 
     if not is_here(find_model(recipe.model), "tokenizer.json"):
         say(f"rows are not counted in tokens: the tokenizer of {recipe.model} is not on this machine yet")
@@ -202,10 +205,12 @@ def run_evaluate(recipe: Recipe, rundir: RunDir) -> list[Path]:
     from medmind.evaluate.compare import compare
     from medmind.evaluate.lm_eval_files import write_lm_eval
     from medmind.evaluate.run import chosen_suites, evaluate_model
+    from medmind.infer.entail import open_entailer
     from medmind.infer.open import open_generator
 
     spec, renderer = open_model(recipe)
     config = recipe.evaluate
+    entails = open_entailer(config.support_model) if config.support_model else None
     files: list[Path] = []
     for which, trained in (("base", None), ("tuned", trained_folder(recipe, rundir))):
         generator = open_generator(
@@ -217,7 +222,9 @@ def run_evaluate(recipe: Recipe, rundir: RunDir) -> list[Path]:
             batch_size=config.batch_size,
         )
         prompt = recipe.data.system_prompt
-        files += evaluate_model(config, rundir, which, spec.id, generator, renderer, prompt, recipe.seed)
+        files += evaluate_model(
+            config, rundir, which, spec.id, generator, renderer, prompt, recipe.seed, entails=entails
+        )
     files += compare(config, rundir, recipe.seed)
     suites = chosen_suites(rundir, config.suites)
     for which in ("base", "tuned"):

@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterator
@@ -11,14 +12,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
+import zstandard
+
 from medmind.core.errors import DataError
 from medmind.data.config import DataConfig
 from medmind.data.kinds import KINDS
 from medmind.data.sources.hub import CARD, card_licence, fetch, is_hub_id
 from medmind.data.sources.seam import Doubt, Origin
+from medmind.data.sources.unpack import MAGIC, Unpacked
 
 TABLES = ("csv", "json", "jsonl", "parquet")
 NOT_STATED = "not stated"
+GZIP = b"\x1f\x8b"
 NOT_ROWS = ("dataset_info.json", "dataset_infos.json", "config.json", "package.json")
 LONGEST = 1 << 26
 """Bytes of one line or record; a longer one is a fault of the file, not a reason to run out of memory."""
@@ -44,7 +49,7 @@ def find_files(config: DataConfig, endings: tuple[str, ...] = TABLES) -> list[In
         what = f'data.source "{config.source}" reads a file and data.path is empty'
         raise DataError(what, todo="set data.path to the file, the folder or the Hub data set")
     path = Path(config.path)
-    known = tuple(f"*.{ending}{packed}" for ending in endings for packed in ("", ".gz"))
+    known = tuple(f"*.{ending}{packed}" for ending in endings for packed in ("", ".gz", ".zst"))
     usual = config.files or KINDS[config.source].files
     if is_hub_id(config.path):
         wanted = usual or known
@@ -115,14 +120,19 @@ def only_card(config: DataConfig) -> DataConfig:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, unpacked if it is gzip."""
+    """The file's bytes, unpacked if it is gzip or zstandard."""
     try:
         with open(path, "rb") as raw:
-            packed = raw.read(2) == b"\x1f\x8b"
+            head = raw.read(4)
             raw.seek(0)
-            yield gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[misc]
+            if head == MAGIC:
+                yield io.BufferedReader(Unpacked(raw), PIECE)
+            else:
+                yield gzip.GzipFile(fileobj=raw) if head[:2] == GZIP else raw  # type: ignore[misc]
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"the gzip file is damaged or cut: {error}", where=str(path), todo="fetch it again") from None
+    except zstandard.ZstdError as error:
+        raise DataError(f"the zstandard file is damaged: {error}", where=str(path), todo="fetch it again") from None
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=str(path)) from None
 

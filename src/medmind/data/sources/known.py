@@ -16,6 +16,7 @@ from medmind.data.sources.medmcqa import MEDMCQA
 from medmind.data.sources.medqa import MEDQA
 from medmind.data.sources.medquad import MEDQUAD
 from medmind.data.sources.mmlu import MMLU_MEDICAL
+from medmind.data.sources.prose import PROSE
 from medmind.data.sources.pubmedqa import PUBMEDQA
 from medmind.data.sources.reasoning import MEDICAL_O1
 from medmind.data.sources.seam import Origin, Row, Source
@@ -49,6 +50,7 @@ for source in (
     MEDMCQA,
     MMLU_MEDICAL,
     CASIMEDICOS,
+    PROSE,
     *MAPPED,
     ALPACA,
     *CONVERSATIONS,

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from medmind.core.types import Record
+from medmind.data.generate.variants import Fact
 from medmind.data.split import normalise_name
-from medmind.data.variants import Fact
 from medmind.prompts.tasks.terms import four_parts, render
 
 NEAR = 0.8

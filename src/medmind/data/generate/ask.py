@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medmind.core.errors import EnvironmentFault, UsageError
-from medmind.data.judge import Reason
+from medmind.data.generate.judge import Reason
 from medmind.safety.texts import NOTE
 
 Dialect = Literal["openai", "ollama"]

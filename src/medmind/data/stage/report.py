@@ -10,7 +10,7 @@ from medmind.core.log import say
 from medmind.core.types import Example
 from medmind.data.canaries import tell_canaries
 from medmind.data.config import DataConfig
-from medmind.data.phi import tell_phi
+from medmind.data.phi.screen import tell_phi
 from medmind.data.quality.story import tell_quality
 from medmind.data.sources.seam import Dropped
 

@@ -11,7 +11,6 @@ from medmind.core.errors import UsageError
 from medmind.core.jsonl import write_json, write_jsonl
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example
-from medmind.data.assemble import Prepared, assemble
 from medmind.data.canaries import canary_suite, describe_canaries, plant
 from medmind.data.config import DataConfig
 from medmind.data.leaks.index import LeakIndex
@@ -19,10 +18,11 @@ from medmind.data.leaks.report import refuse_leaks
 from medmind.data.provenance import facts, origins
 from medmind.data.quality.inspect import Inspector
 from medmind.data.quality.lengths import Lengths
-from medmind.data.report import Tally, describe, tell
 from medmind.data.sources.known import SOURCES
 from medmind.data.sources.seam import Part
-from medmind.data.suites import Suite, read_suites
+from medmind.data.stage.assemble import Prepared, assemble
+from medmind.data.stage.report import Tally, describe, tell
+from medmind.data.stage.suites import Suite, read_suites
 
 TRAINED: tuple[Part | None, ...] = ("train", "validation", None)
 """Parts whose lengths count: what the source keeps for test or pre-training is not learnt."""

@@ -14,15 +14,15 @@ from medmind.core.log import console
 from medmind.core.types import Example
 from medmind.data.checks import check_row
 from medmind.data.config import DataConfig
-from medmind.data.decide import PRETRAIN, REPEATS, alive, drop_repeats
 from medmind.data.filters import FILTERS
 from medmind.data.near import near_duplicates
-from medmind.data.phi import Screen
+from medmind.data.phi.screen import Screen
 from medmind.data.quality.inspect import Inspector
 from medmind.data.quality.repeats import near_text
 from medmind.data.sources.known import SOURCES
 from medmind.data.sources.seam import EXPECTED, Dropped, Fault, Row
-from medmind.data.spool import FAULTS, OPEN, Indexes, OnDisk, Spool
+from medmind.data.stage.decide import PRETRAIN, REPEATS, alive, drop_repeats
+from medmind.data.stage.spool import FAULTS, OPEN, Indexes, OnDisk, Spool
 
 SHOWN_EVERY = 0.1
 """Seconds between two steps of the progress line."""

@@ -157,3 +157,16 @@ class OnDisk(Sequence[T]):
         if isinstance(place, int):
             return self.read(int(self.indexes[place]))
         return OnDisk(self.indexes[place], self.read)
+
+
+def rows_of(path: Path) -> OnDisk[Example]:
+    """The rows of a file of the run directory, each read when it is asked for."""
+    with open(path, "rb") as file:
+        starts = np.cumsum([0, *map(len, file)])
+
+    def read(index: int) -> Example:
+        with open(path, "rb") as file:
+            file.seek(starts[index])
+            return Example.model_validate_json(file.readline())
+
+    return OnDisk(np.arange(len(starts) - 1), read)

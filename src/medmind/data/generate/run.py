@@ -11,10 +11,10 @@ from medmind.core.errors import DataError, EnvironmentFault
 from medmind.core.jsonl import read_jsonl, read_lines, write_jsonl
 from medmind.core.log import progress_bar, say
 from medmind.core.registry import did_you_mean
-from medmind.data.ask import Endpoint, NoReply, Patience, ask, dead
-from medmind.data.judge import DAMAGED, Answers, Reason, Rejected, grams, judge, names_of, names_of_facts
+from medmind.data.generate.ask import Endpoint, NoReply, Patience, ask, dead
+from medmind.data.generate.judge import DAMAGED, Answers, Reason, Rejected, grams, judge, names_of, names_of_facts
+from medmind.data.generate.variants import grow, make_row, read_all
 from medmind.data.sources.facts import WORDING, read_facts
-from medmind.data.variants import grow, make_row, read_all
 
 PATIENCE = Patience()
 MOST_LISTED = 5

@@ -11,16 +11,16 @@ from medmind.core.sampling import sample
 from medmind.core.types import Example
 from medmind.data.checks import text_key
 from medmind.data.config import DataConfig
-from medmind.data.decide import TEST, TRAIN, VALIDATION, alive, assign_parts, drop_leaks, take_samples
-from medmind.data.intake import Intake
 from medmind.data.leaks.index import LeakIndex
 from medmind.data.leaks.report import SuiteLeaks
 from medmind.data.quality.inspect import Inspector
-from medmind.data.report import count_faults
 from medmind.data.sources.seam import Dropped, Fault
 from medmind.data.split import refuse_random_split
-from medmind.data.spool import OPEN, Indexes, OnDisk
-from medmind.data.topics import shared_topics
+from medmind.data.stage.decide import TEST, TRAIN, VALIDATION, alive, assign_parts, drop_leaks, take_samples
+from medmind.data.stage.intake import Intake
+from medmind.data.stage.report import count_faults
+from medmind.data.stage.spool import OPEN, Indexes, OnDisk
+from medmind.data.stage.topics import shared_topics
 
 TOPICS_IN = 100_000
 """Rows looked at for topics; of more a seeded sample."""

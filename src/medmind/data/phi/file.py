@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from medmind.core.errors import DataError
 from medmind.core.jsonl import atomic
-from medmind.data.phi import Screen, change_texts
+from medmind.data.phi.screen import Screen, change_texts
 from medmind.data.sources.files import first_bytes, read_lines
 from medmind.data.sources.json_table import shape_of
 from medmind.data.sources.seam import Dropped, Entry
@@ -82,7 +82,7 @@ class FilePass:
         Raises DataError for a row that cannot be read, which could not be kept.
         """
         if self.kind == "parquet":
-            from medmind.data.phi_parquet import write_parquet
+            from medmind.data.phi.parquet import write_parquet
 
             pairs = self.changed_rows(self._open(), strict=True)
             write_parquet(self.path, out, pairs, self.screen.change)

@@ -6,7 +6,7 @@ from typing import Any
 
 from medmind.core.errors import DataError
 from medmind.core.jsonl import atomic
-from medmind.data.phi import Change, change_texts
+from medmind.data.phi.screen import Change, change_texts
 from medmind.data.sources.parquet_table import AT_ONCE, plain
 
 

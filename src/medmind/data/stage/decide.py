@@ -10,7 +10,7 @@ from medmind.core.sampling import sample
 from medmind.data.config import DataConfig
 from medmind.data.sources.seam import Fault, Part
 from medmind.data.split import carve
-from medmind.data.spool import FAULTS, OPEN, PARTS, Indexes
+from medmind.data.stage.spool import FAULTS, OPEN, PARTS, Indexes
 
 Rows = npt.NDArray[Any]
 """One FACTS record a row."""
