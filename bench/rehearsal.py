@@ -63,7 +63,7 @@ def watch(command: list[str]) -> tuple[float, float, str]:
 
 
 def load(method: str, folder: str) -> None:
-    """The child: a quantised base, and what its preparation for training adds."""
+    """The child: a quantised base and what preparing it adds, in the process's memory and by transformers' count."""
     import torch
 
     from medmind.models.load import load_base, pick_dtype
@@ -77,9 +77,10 @@ def load(method: str, folder: str) -> None:
     torch.zeros(1)
     empty = own_memory()
     model = load_base(spec, dtype, quantization(config, dtype))
-    loaded = own_memory()
+    held = {"empty_gb": empty, "loaded_gb": own_memory(), "loaded_footprint_gb": model.get_memory_footprint() / 1e9}
     widen(model, open_tensors(Path(spec.source)))
-    print(json.dumps({"empty_gb": empty, "loaded_gb": loaded, "prepared_gb": own_memory()}))
+    footprint = model.get_memory_footprint() / 1e9
+    print(json.dumps({**held, "prepared_gb": own_memory(), "prepared_footprint_gb": footprint}))
 
 
 def reload(folder: str, adapter: Path) -> int:
@@ -142,7 +143,7 @@ def main() -> None:
                 file.write(json.dumps(done[name]) + "\n")
         print(json.dumps(done[name]))
     bar = 4.8
-    ours = max((line["prepared_gb"] for name, line in done.items() if name.endswith("qlora")), default=0.0)
+    ours = max((line["prepared_footprint_gb"] for name, line in done.items() if name.endswith("qlora")), default=0.0)
     print(json.dumps({"bench": "rehearsal", "ours": ours, "anchor": bar, "ratio": ours / bar, "runs": len(done)}))
 
 

@@ -125,7 +125,9 @@ def test_a_format_or_family_that_is_not_known_names_those_that_are(folder: Path)
 
 def test_a_misspelt_file_is_not_sent_to_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "fetch", lambda *_: pytest.fail("asked the Hub"))
-    for name in ("recipes/mine.yaml", f"{folder}/absent", "tests/absent", "a/b/c", "Mistral-7B"):
+    monkeypatch.chdir(folder)
+    (folder / "tests").mkdir()
+    for name in ("recipes/mine.yaml", f"{folder}/absent", "tests/absent", "runs/demo", "a/b/c", "Mistral-7B"):
         with pytest.raises(UsageError, match="unknown model"):
             find_model(name)
         assert not names_a_model(name)

@@ -30,6 +30,14 @@ def test_everything_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["bindings"].keys() == set(doctor.BINDINGS)
 
 
+def test_every_door_to_the_network_is_named(quick: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """The flags and words of the command line that take an address, and the keys of a recipe that may connect."""
+    assert main(["doctor"]) == 0
+    told = capsys.readouterr().out
+    for door in ("data.path", "suites", "export push", "train.report_to", "--endpoint", "--ollama", "serve.host"):
+        assert door in told
+
+
 def test_no_token_is_ever_shown(
     quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ from medmind.cli.main import main
 from medmind.core.rundir import RunDir
 from medmind.estimate import activations, memory, predict, work
 from medmind.estimate.activations import Batch, kept
-from medmind.estimate.advise import as_settings, changed, first_that_fits, lighter, memory_changes
+from medmind.estimate.advise import as_settings, changed, disk_changes, first_that_fits, lighter, memory_changes
 from medmind.estimate.counts import count
 from medmind.estimate.disk import SMALL, gguf_size, predict_disk
 from medmind.estimate.machine import Room
@@ -83,7 +83,7 @@ def test_the_formula_counts_what_autograd_keeps(settings: list[str]) -> None:
     rows = rows_of(LENGTHS)
     model = prepare_model(config, NANO, seed=0).train()
     found = saved_bytes(model, (pack if config.packing else pad)(rows), dtype)
-    batch, kind, counts = shape_of(rows, config), memory.kind_of(NANO, config, dtype.itemsize), count(NANO, config)
+    batch, kind, counts = shape_of(rows, config), memory.kind_of(config, dtype.itemsize), count(NANO, config)
     head = batch.supervised * NANO.shape.hidden_size * kind.narrow
     if config.method == "full":
         head += 4 * counts.embedding
@@ -95,7 +95,7 @@ def test_the_formula_counts_what_autograd_keeps(settings: list[str]) -> None:
 
 def test_with_checkpointing_each_layer_keeps_what_came_in() -> None:
     config = load_recipe("base", ["train.gradient_checkpointing=true"]).train
-    kind = memory.kind_of(NANO, config, 2)
+    kind = memory.kind_of(config, 2)
     batch = Batch(LENGTHS, 1000, packed=True)
     one = activations.kept_by_layer(NANO, config, batch, kind)
     assert kept(NANO, config, batch, kind) - one == 8 * sum(LENGTHS) * 256 * 2
@@ -104,7 +104,7 @@ def test_with_checkpointing_each_layer_keeps_what_came_in() -> None:
 def test_long_documents_keep_no_probabilities() -> None:
     assert (activations.BLOCK, activations.KEPT, memory.ROWS) == (blockwise.BLOCK, blockwise.KEPT, loss.ROWS)
     config = load_recipe("base").train
-    kind = memory.kind_of(NANO, config, 2)
+    kind = memory.kind_of(config, 2)
 
     def by_token(length: int) -> float:
         return activations.kept_by_layer(NANO, config, Batch((length,), length, packed=True), kind) / length
@@ -218,6 +218,9 @@ def test_a_remedy_can_be_typed_as_it_is_told() -> None:
     for change in memory_changes(recipe, find_model("Mistral-7B-v0.3")):
         typed = as_settings(change).replace("--set ", "").split()
         assert load_recipe("base", typed).model_dump() == changed(recipe, change).model_dump()  # type: ignore[union-attr]
+    for change in disk_changes(recipe):
+        typed = as_settings(change).replace("--set ", "").split()
+        assert load_recipe("base", typed).model_dump() == changed(recipe, change).model_dump()  # type: ignore[union-attr]
     refused = load_recipe("base", ["train.lora.init_lora_weights=pissa"])
     assert changed(refused, {"train.method": "qlora"}) is None
 
@@ -230,9 +233,22 @@ def test_what_does_not_fit_is_told_with_what_would(monkeypatch: pytest.MonkeyPat
     assert found.memory.advice == "--set train.method=qlora"
     assert found.memory.advised <= 12_000_000_000 < found.memory.total
     assert not found.fits
-    assert found.disk.advice == ""
+    assert found.disk.advice == "--set stages=[data,train,evaluate,report]"
+    assert found.disk.advised <= 20_000_000_000 < found.disk.total
     assert found.download.parts == {"base model": pytest.approx(14.5e9, rel=0.01)}
     assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(predict, "disk", lambda _: Room(1_000, 1_000))
+    assert estimate(open_subject(recipe, RunDir(tmp_path / "run")), RunDir(tmp_path), timed=False).disk.advice == ""
+
+
+def test_a_model_too_short_for_the_rows_is_not_advised(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It would fit: nano needs least of all, but cannot read them."""
+    recipe = load_recipe("base", ["model=Mistral-7B-Instruct-v0.3", "train.max_length=2048"])
+    monkeypatch.setattr(predict, "main_memory", lambda: Room(900_000_000, 900_000_000))
+    subject, rundir = open_subject(recipe, RunDir(tmp_path)), RunDir(tmp_path)
+    assert estimate(subject, rundir, timed=False).memory.advice == "--set model=nano"
+    longer = replace(subject, work=replace(subject.work, rows=[*subject.work.rows, *rows_of([1100])]))
+    assert estimate(longer, rundir, timed=False).memory.advice == ""
 
 
 def test_disk_counts_what_the_stages_write() -> None:
@@ -243,6 +259,7 @@ def test_disk_counts_what_the_stages_write() -> None:
     assert parts["adapter"] == 4 * trainable
     assert parts["checkpoints"] == 2 * (12 * trainable + SMALL)  # of three: one is kept, one is being written
     assert {"GGUF f16", "GGUF q4_k_m", "merged"} <= parts.keys()
+    assert parts["GGUF f32, while it is checked"] > 1.5 * parts["GGUF f16"]
     trained = recipe.model_copy(update={"stages": ("data", "train")})
     assert "merged" not in predict_disk(trained, spec, Steps(1.0, 15, 15, 4), tokens=1000)
 

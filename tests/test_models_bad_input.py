@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_mistral
+from transformers import MistralForCausalLM
 
 from medmind.cli.main import main
-from medmind.core.errors import DataError, MedmindError, UsageError
+from medmind.core.errors import DataError, EnvironmentFault, MedmindError, UsageError
 from medmind.core.jsonl import read_json, write_json
 from medmind.models.catalog import NANO, find_model
 from medmind.models.load import load_base, load_tuned
+from medmind.models.tokenizer import open_tokenizer
 from medmind.models.weights import INDEX, list_weights
 
 TREE = "a" * 40
@@ -116,6 +119,64 @@ def test_a_config_of_another_architecture_is_refused(sharded: Path) -> None:
     write_json(sharded / "config.json", config | {"num_key_value_heads": 4})
     assert isinstance(error := refused(sharded), DataError)
     assert "cannot be read" in error.what or "absent or misshapen" in error.what
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"num_key_value_heads": 4}, "absent or misshapen, model.layers.0.self_attn.k_proj.weight first"),
+        ({"vocab_size": 9000}, "2 tensors are absent or misshapen, lm_head.weight first"),
+        ({"rms_norm_eps": None}, "rms_norm_eps is not a positive number"),
+        ({"rope_parameters": "x"}, "rope_parameters is not a mapping"),
+        ({"rope_parameters": {"rope_theta": "x"}}, "rope_theta is not a positive number"),
+        ({"rope_parameters": {"rope_type": "nope", "rope_theta": 1e4}}, "the model cannot be read: 'nope'"),
+        ({"num_key_value_heads": None}, "the model cannot be read: TypeError: Field 'num_key_value_heads'"),
+        ({"hidden_act": "nope"}, "the model cannot be read: 'nope'"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "its weights are quantised already"),
+    ],
+)
+def test_what_is_odd_in_a_config_is_named(values: dict[str, object], told: str, sharded: Path) -> None:
+    write_json(sharded / "config.json", read_json(sharded / "config.json") | values)
+    error = refused(sharded)
+    assert told in error.what and error.where.startswith(str(sharded)) and error.todo
+
+
+@pytest.mark.parametrize("cause", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_too_little_memory_is_no_fault_of_the_files(
+    cause: Exception, sharded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise cause
+
+    monkeypatch.setattr(MistralForCausalLM, "from_pretrained", fail)
+    error = refused(sharded)
+    assert isinstance(error, EnvironmentFault) and f"too little memory: {cause}" in error.what
+
+
+def test_files_that_are_none_are_named_when_the_format_is_asked(sharded: Path) -> None:
+    (sharded / "tokenizer.json").write_text("[]")
+    with pytest.raises(UsageError, match="chat format is not known"):
+        find_model(str(sharded))
+    (sharded / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match=r"no such file, .*tokenizer\.json"):
+        find_model(str(sharded))
+    write_json(sharded / "tokenizer_config.json", {})
+    (sharded / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="chat format is not known"):
+        find_model(str(sharded))
+
+
+def test_a_tokenizer_of_another_model_is_refused(sharded: Path) -> None:
+    """A token added later is none of its words: fine-tuned models have such, which no text gives."""
+    whole = read_json(sharded / "tokenizer.json")
+    pad = {"id": 8192, "content": "<pad>", "special": True}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    write_json(sharded / "tokenizer.json", whole | {"added_tokens": [*whole["added_tokens"], pad | plain]})
+    assert open_tokenizer(find_model(str(sharded))).vocab_size == 8193
+    whole["model"]["vocab"]["one more"] = 8192
+    write_json(sharded / "tokenizer.json", whole)
+    with pytest.raises(DataError, match=r"8,193 tokens, where sharded has 8,192 embeddings, .*tokenizer\.json"):
+        open_tokenizer(find_model(str(sharded)))
 
 
 def edit(adapter: Path, **values: object) -> None:

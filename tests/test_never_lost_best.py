@@ -111,11 +111,14 @@ def test_killed_after_it_had_stopped_early_it_stays_stopped(
     assert steps_of(rundir) == [1, 2, 3, 4] and read_json(rundir.plan)["result_step"] == 2
 
 
-def test_without_a_held_out_row_both_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", [KEEPS_THE_BEST, CONFIG.model_copy(update={"eval_steps": 1})])
+def test_without_a_held_out_row_all_that_need_its_loss_are_refused(
+    config: TrainConfig, tiny_model: Path, tmp_path: Path
+) -> None:
     rundir = prepared(tmp_path)
     write_jsonl(rundir.split("validation"), [])
-    with pytest.raises(DataError, match="no row is held out"):
-        run(rundir, tiny_model, KEEPS_THE_BEST)
+    with pytest.raises(DataError, match=r"no row is held out.* train.eval_steps"):
+        run(rundir, tiny_model, config)
 
 
 @pytest.mark.parametrize("setting", ["early_stopping_patience=2", "load_best_model_at_end=true"])

@@ -1,5 +1,8 @@
 """Blockwise attention equals its slow twin, sdpa, in values and gradients."""
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -78,3 +81,27 @@ def test_dropout_goes_to_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "causal_attention", lambda *a: pytest.fail("dropout was left out"))
     inputs, segments = states(torch.float32, 60), torch.tensor([40, 20])
     attention.packed_attention(torch.nn.Module(), *inputs, PACKED, dropout=0.5, segments=segments)
+
+
+@pytest.mark.parametrize("window", [None, 30])
+def test_the_kernel_of_a_gpu_is_told_where_documents_begin(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel itself needs a GPU; here one document after the other takes its place, read from its arguments."""
+
+    def kernel(*given: Any, scale: float, window_size: tuple[int, int], enable_gqa: bool) -> torch.Tensor:
+        q, k, v, starts, ends, *longest = given
+        assert longest == [300, 300] and torch.equal(starts, ends) and window_size[1] == 0 and enable_gqa
+        parts = []
+        for start, end in itertools.pairwise(starts.tolist()):
+            mask = attention.window_mask(end - start, None if window is None else window_size[0] + 1, q.device)
+            one = [part[start:end].transpose(0, 1)[None] for part in (q, k, v)]
+            causal = mask is None
+            done = scaled_dot_product_attention(*one, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=True)
+            parts.append(done[0].transpose(0, 1))
+        return torch.cat(parts)
+
+    monkeypatch.setattr(attention, "varlen_attn", kernel)
+    inputs, segments = states(torch.float32, sum(LENGTHS)), torch.tensor(LENGTHS)
+    ours = attention.by_varlen(*inputs, list(LENGTHS), 0.3, window)
+    settings = {"scaling": 0.3, "segments": segments, "sliding_window": window}
+    theirs, _ = attention.packed_attention(torch.nn.Module(), *inputs, PACKED, **settings)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)

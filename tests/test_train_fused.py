@@ -46,7 +46,7 @@ def norm_results(norm: Any, x: torch.Tensor, autocast: bool) -> list[torch.Tenso
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_the_norm_equals_its_twin(frozen: bool, autocast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "CACHED", 3 * 64)
+    monkeypatch.setattr("medmind.train.norm.CACHED", 3 * 64)
     torch.manual_seed(2)
     norm, x = MistralRMSNorm(64), torch.randn(2, 7, 64, requires_grad=True)
     torch.nn.init.normal_(norm.weight).requires_grad_(not frozen)

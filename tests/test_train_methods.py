@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "rslora": {"lora": LORA.model_copy(update={"use_rslora": True})},
     "dora": {"lora": LORA.model_copy(update={"use_dora": True})},
     "qdora": {"method": "qlora", "lora": LORA.model_copy(update={"use_dora": True})},
+    "dora over 8 bits": {"method": "lora8", "lora": LORA.model_copy(update={"use_dora": True})},
     "gaussian": {"lora": LORA.model_copy(update={"init_lora_weights": "gaussian"})},
     "pissa": {"lora": LORA.model_copy(update={"init_lora_weights": "pissa"})},
     "pissa_niter": {"lora": LORA.model_copy(update={"init_lora_weights": "pissa_niter_4"})},
@@ -90,11 +91,14 @@ def test_quantised_bases_lose_little(tmp_path: Path) -> None:
     assert losses["lora"] != losses["lora8"] != losses["qlora"]
 
 
-@pytest.mark.parametrize("name", ["qlora", "lora8", "dora", "pissa", "modules"])
+@pytest.mark.parametrize("name", ["qlora", "lora8", "dora", "pissa", "modules", "ends"])
 def test_the_adapter_reloads_in_plain_peft(name: str, untied_model: Path, tmp_path: Path) -> None:
     """Over the unquantised base, as it is evaluated and merged; PiSSA too, whose training changed its base."""
-    saved = LORA.model_copy(update={"modules_to_save": ("lm_head",)})
-    changes = VARIANTS.get(name, {"lora": saved})
+    whole = {
+        "modules": {"lora": LORA.model_copy(update={"modules_to_save": ("lm_head",)})},
+        "ends": {"lora": LORA.model_copy(update={"target_modules": ("embed_tokens", "q_proj", "lm_head")})},
+    }
+    changes = (VARIANTS | whole)[name]
     changes = {key: value.model_dump() if key == "lora" else value for key, value in changes.items()}
     rundir, _, held_out = run(tmp_path, untied_model, **changes)
     base = AutoModelForCausalLM.from_pretrained(untied_model, dtype=torch.float32)

@@ -51,7 +51,8 @@ def as_lines(found: dict[str, Any]) -> Iterator[str]:
 
 def network(found: dict[str, Any]) -> Iterator[str]:
     """Of tokens only whether there are any."""
-    yield "network"
+    yield "network, which nothing but these can reach, each only when you use it"
+    yield from rows(found["doors"])
     yield from rows({"Hub": found["hub"], "its address": found["endpoint"]})
     yield from rows({f"{name}, set by you": value for name, value in found["offline"].items() if value})
     off = ", ".join(f"{name}={value}" for name, value in found["telemetry"].items())

@@ -30,7 +30,8 @@ def make(args: argparse.Namespace) -> int:
     spec = find_row(args.shape)
     if spec is None:
         known = [spec.id for spec in CATALOG]
-        raise UsageError(f'unknown shape "{args.shape}"{did_you_mean(args.shape, known)}', todo=f"known: {known}")
+        todo = f"known: {', '.join(known)}"
+        raise UsageError(f'unknown shape "{args.shape}"{did_you_mean(args.shape, known)}', todo=todo)
     make_checkpoint(spec, args.dir)
     return 0
 

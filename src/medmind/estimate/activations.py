@@ -37,8 +37,8 @@ class Kind:
     """Of the products."""
     stream: int
     """Of the hidden states between the layers."""
-    fused_norms: bool
     fused_adapters: bool
+    fused_layers: bool
 
 
 def kept(spec: ModelSpec, config: TrainConfig, batch: Batch, kind: Kind) -> int:
@@ -50,13 +50,23 @@ def kept(spec: ModelSpec, config: TrainConfig, batch: Batch, kind: Kind) -> int:
 
 
 def kept_by_layer(spec: ModelSpec, config: TrainConfig, batch: Batch, kind: Kind) -> int:
-    per_token = norms(spec, kind) + inputs(spec, config, kind) + mlp(spec, kind)
+    if kind.fused_layers:
+        per_token = fused(spec, config, kind)
+    else:
+        per_token = norms(spec, kind) + inputs(spec, config, kind) + mlp(spec, kind)
     return batch.tokens * per_token + attention(spec, config, batch, kind)
 
 
+def fused(spec: ModelSpec, config: TrainConfig, kind: Kind) -> int:
+    """A token: what came in, attention's result, what the MLP takes, its two products, the adapters' small ones."""
+    shape, small = spec.shape, len(targets(spec, config)) * config.lora.r
+    states = 2 * shape.hidden_size + query_size(shape) + 2 * shape.intermediate_size
+    return kind.narrow * (states + small) + 2 * WIDE
+
+
 def norms(spec: ModelSpec, kind: Kind) -> int:
-    """Two of them, a token: what came in (transformers' own keeps it in float32), and the inverse of its length."""
-    return 2 * (spec.shape.hidden_size * (kind.stream if kind.fused_norms else WIDE) + WIDE)
+    """Two of them, a token: what came in, and the inverse of its length."""
+    return 2 * (spec.shape.hidden_size * kind.stream + WIDE)
 
 
 def inputs(spec: ModelSpec, config: TrainConfig, kind: Kind) -> int:

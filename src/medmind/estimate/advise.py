@@ -45,7 +45,11 @@ def lighter(recipe: Recipe) -> Iterator[Change]:
 
 def disk_changes(recipe: Recipe) -> list[Change]:
     singles: list[Change] = [{"train.save_total_limit": 1}, {"export.gguf": [recipe.export.modelfile_from]}]
-    return [*singles, singles[0] | singles[1]]
+    if "export" not in recipe.stages:
+        return singles[:1]
+    # The adapter can be exported on a machine that has the room.
+    elsewhere: Change = {"stages": [stage for stage in recipe.stages if stage != "export"]}
+    return [*singles, singles[0] | singles[1], elsewhere, singles[0] | elsewhere]
 
 
 def first_that_fits(changes: Iterable[Change], need: Callable[[Change], int | None], room: int) -> tuple[Change, int]:

@@ -38,6 +38,8 @@ def predict_disk(recipe: Recipe, spec: ModelSpec, steps: Steps, tokens: int) -> 
     if "export" in recipe.stages:
         parts["merged"] = (WIDE if config.method == "full" else PUBLISHED) * counts.total + SMALL
         parts |= {f"GGUF {kind}": gguf_size(spec.shape, kind) + SMALL for kind in recipe.export.gguf}
+        if "f32" not in recipe.export.gguf:
+            parts["GGUF f32, while it is checked"] = gguf_size(spec.shape, "f32") + SMALL
     return parts
 
 

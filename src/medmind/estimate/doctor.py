@@ -28,6 +28,15 @@ BINDINGS = {
     "trackio": "train.report_to trackio",
 }
 """Packages that need not be there, and what each would add."""
+DOORS = {
+    "model, data.path, suites": "the Hub, where they name something there: fetched once, then read from its cache",
+    "export push": "the Hub, with the repository you name",
+    "train.report_to": "the online trackers you name",
+    "--endpoint, an address as TARGET": "the server you name",
+    "export --ollama": "OLLAMA_HOST, or this machine's Ollama",
+    "serve": "is asked, and asks nobody; on 127.0.0.1 unless serve.host says otherwise",
+}
+"""All that can connect to anything, each only when it is used."""
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "MLFLOW_TRACKING_TOKEN")
 SENTENCE = "Asthma is a disease of the lungs."
@@ -97,6 +106,7 @@ def describe_network(environment: Mapping[str, str]) -> dict[str, Any]:
     kept = {"token file of the Hub": (home / "token").is_file()}
     return {
         "endpoint": urlsplit(environment.get("HF_ENDPOINT", "https://huggingface.co")).hostname,
+        "doors": DOORS,
         "hub": "off, unless a recipe names a model or data set there" if set_here else "as the settings say",
         "offline": {name: environment.get(name, "") for name in OFFLINE if name not in set_here},
         "telemetry": {name: environment.get(name, "") for name in SILENT if name.startswith(("HF", "DIS", "DO"))},

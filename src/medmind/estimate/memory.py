@@ -46,7 +46,7 @@ STATES = {
 
 def predict(spec: ModelSpec, config: TrainConfig, batch: Batch, dtype_bytes: int) -> dict[str, int]:
     """Bytes by part at the largest batch; `dtype_bytes` of the computation."""
-    kind, counts = kind_of(spec, config, dtype_bytes), count(spec, config)
+    kind, counts = kind_of(config, dtype_bytes), count(spec, config)
     held = kept(spec, config, batch, kind) + copies(config, counts, kind)
     work = WORK * kept_by_layer(spec, config, batch, kind)
     return {
@@ -60,13 +60,13 @@ def predict(spec: ModelSpec, config: TrainConfig, batch: Batch, dtype_bytes: int
     }
 
 
-def kind_of(spec: ModelSpec, config: TrainConfig, dtype_bytes: int) -> Kind:
-    plain = not (config.lora.lora_dropout or config.lora.use_dora)
+def kind_of(config: TrainConfig, dtype_bytes: int) -> Kind:
+    plain = config.method == "lora" and not (config.lora.lora_dropout or config.lora.use_dora)
     return Kind(
         narrow=dtype_bytes,
         stream=dtype_bytes if config.method == "lora" else WIDE,
-        fused_norms=spec.family == "mistral",
-        fused_adapters=config.method == "lora" and plain,
+        fused_adapters=plain,
+        fused_layers=plain and config.packing,
     )
 
 
@@ -85,7 +85,7 @@ def weights(config: TrainConfig, counts: Counts, kind: Kind) -> int:
 
 def copies(config: TrainConfig, counts: Counts, kind: Kind) -> int:
     """What learns stands in float32; each product keeps a narrow copy of it until its gradient is taken."""
-    if kind.narrow == WIDE:
+    if kind.narrow == WIDE or kind.fused_layers:
         return 0
     return kind.narrow * (counts.linear if config.method == "full" else counts.adapters)
 

@@ -130,9 +130,11 @@ def memory_need(subject: Subject, batches: Sequence[Batch], dtype_bytes: int, ro
         new = changed(recipe, change)
         if new is None:
             return None
-        work = within(subject.work, new.train.max_length)
+        work, model = within(subject.work, new.train.max_length), find_model(new.model)
         shapes = [shape_of(rows, new.train) for rows in lay_out(work, new.train, new.seed)]
-        return sum(largest(find_model(new.model), new, shapes, dtype_bytes).values()) if shapes else None
+        if not shapes or max(len(row.ids) for row in work.rows) > model.context:
+            return None
+        return sum(largest(model, new, shapes, dtype_bytes).values())
 
     change, enough = first_that_fits(memory_changes(recipe, spec), needed, room)
     return Need(need.parts, room, as_settings(change), enough)

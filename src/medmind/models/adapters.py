@@ -13,6 +13,10 @@ from medmind.models.catalog import is_hub_id
 from medmind.models.spec import ModelSpec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+FIRST = "default"
+"""PEFT's own name for an adapter that has none."""
+COPY = ".base_layer.weight"
+"""Of an embedding or output layer that has an adapter PEFT saves the frozen weights too; the base has them."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -37,21 +41,25 @@ def read_names(trained: Path) -> set[str]:
         raise DataError(f"no {WEIGHTS}", where=str(trained), todo="run the train stage again")
     try:
         with safe_open(file, framework="pt") as weights:
-            return set(weights.keys())
+            return {name for name in weights.keys() if not name.endswith(COPY)}  # noqa: SIM118
     except SafetensorError as error:
         raise DataError(f"not a safetensors file: {error}", where=str(file), todo="run the train stage again") from None
 
 
-def put_on(base: PreTrainedModel, spec: ModelSpec, trained: Path) -> Any:
-    """The adapted model, every weight of the file in its place."""
+def put_on(base: PreTrainedModel, spec: ModelSpec, trained: Path, name: str = FIRST) -> Any:
+    """The adapted model, every weight of the file in its place; a further adapter gets a name of its own."""
     from peft import PeftModel, get_peft_model_state_dict
 
     names, todo = read_names(trained), "name the base it was trained on"
     try:
-        model = PeftModel.from_pretrained(base, str(trained), autocast_adapter_dtype=False)
+        if isinstance(base, PeftModel):
+            model: Any = base
+            model.load_adapter(str(trained), name, autocast_adapter_dtype=False)
+        else:
+            model = PeftModel.from_pretrained(base, str(trained), name, autocast_adapter_dtype=False)
     except (ValueError, RuntimeError, SafetensorError) as error:
         raise DataError(f"the adapter does not fit {spec.id}: {error}", where=str(trained), todo=todo) from None
-    expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    expected = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     if expected != names:
         raise DataError(
             f"the adapter does not fit {spec.id}: {len(expected - names)} weights missing, "

@@ -110,7 +110,7 @@ def names_a_model(name: str) -> bool:
 def is_hub_id(name: str) -> bool:
     """A misspelt file name must not be sent anywhere."""
     source, at, revision = name.partition("@")
-    is_file = Path(source).suffix in FILES or Path(source).parent.exists()
+    is_file = Path(source).suffix in FILES or Path(source).parent.exists() or source.startswith("runs/")
     return bool(HUB_ID.fullmatch(source)) and not is_file and (not at or bool(REVISION.fullmatch(revision)))
 
 
@@ -154,6 +154,9 @@ def describe(source: str, file: Path, find: Callable[[str], Path | None]) -> Mod
         raise UsageError(
             f'model family "{family or ""}" is not supported', where=str(file), todo=f"supported: {', '.join(FAMILIES)}"
         )
+    if config.get("quantization_config"):
+        todo = "name the unquantised model: train.method qlora or lora8 quantises it"
+        raise UsageError("its weights are quantised already", where=str(file), todo=todo)
     context, shape = read_shape(config, file)
     name, renderer = Path(source).name, find_renderer(find, file)
     return ModelSpec(name, source, family, renderer, context, "unknown", LINEAR, shape, unverified=("licence",))
@@ -174,8 +177,19 @@ def read_shape(config: dict[str, Any], file: Path) -> tuple[int, Shape]:
             raise UsageError(f"{name} is not a positive number", where=str(file), todo=TODO)
         return value
 
+    def real(name: str, value: Any) -> float:
+        if not isinstance(value, int | float) or value <= 0:
+            raise UsageError(f"{name} is not a positive number", where=str(file), todo=TODO)
+        return float(value)
+
+    def mapping(name: str) -> dict[str, Any]:
+        value = config.get(name) or {}
+        if not isinstance(value, dict):
+            raise UsageError(f"{name} is not a mapping", where=str(file), todo=TODO)
+        return value
+
     heads, hidden = number("num_attention_heads"), number("hidden_size")
-    rope = (config.get("rope_scaling") or {}) | (config.get("rope_parameters") or {})
+    rope = mapping("rope_scaling") | mapping("rope_parameters")
     theta = rope.pop("rope_theta", None) or config.get("rope_theta") or 10000.0
     scaled = rope.get("rope_type", rope.get("type", "default")) != "default"
     shape = Shape(
@@ -186,10 +200,10 @@ def read_shape(config: dict[str, Any], file: Path) -> tuple[int, Shape]:
         num_key_value_heads=number("num_key_value_heads", heads),
         head_dim=number("head_dim", hidden // heads),
         vocab_size=number("vocab_size"),
-        rope_theta=float(theta),
+        rope_theta=real("rope_theta", theta),
         tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
         rope_scaling=rope if scaled else None,
-        rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        rms_norm_eps=real("rms_norm_eps", config.get("rms_norm_eps", 1e-6)),
     )
     return number("max_position_embeddings"), shape
 
@@ -198,12 +212,12 @@ def find_renderer(find: Callable[[str], Path | None], config: Path) -> str:
     """By the chat template. Who publishes none is a base model; a bare tokenizer is known by its control tokens."""
     settings = find("tokenizer_config.json")
     if settings is None:
-        tokens = read_json(find("tokenizer.json") or config.with_name("tokenizer.json"))
+        tokens = read_config(find("tokenizer.json") or config.with_name("tokenizer.json"))
         said = json.dumps(tokens.get("added_tokens", []), ensure_ascii=False)
     elif template := read_config(settings).get("chat_template"):
         said = json.dumps(template, ensure_ascii=False)
     elif file := find("chat_template.jinja"):
-        said = file.read_text(encoding="utf-8")
+        said = file.read_text(encoding="utf-8", errors="replace")
     else:
         return BASE_RENDERER
     for sign, renderer in SIGNS.items():

@@ -3,29 +3,43 @@
 safetensors only, no remote code unless the recipe trusts it; the dtype is the caller's, never changed in silence.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging
 
-from medmind.core.errors import DataError, EnvironmentFault
+from medmind.core.errors import DataError, EnvironmentFault, MedmindError
 from medmind.core.jsonl import read_json
 from medmind.models import adapters, quantised
-from medmind.models.files import CONFIG, find_file
-from medmind.models.spec import ModelSpec
+from medmind.models.files import CONFIG, fetch, find_file, find_snapshot
+from medmind.models.spec import NETWORK, ModelSpec
 from medmind.models.stored import open_tensors
-from medmind.models.weights import FETCH_AGAIN, check_weights, find_weights
+from medmind.models.weights import FETCH_AGAIN, WEIGHTS, check_weights, find_weights
 
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spm.model",
+    "sentencepiece.bpe.model",
+)
+"""A classifier's own; those of a base model are read without transformers."""
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -58,7 +72,7 @@ def load_base(
 
 def find_code(spec: ModelSpec) -> None:
     """The model's own Python files, fetched beside its weights."""
-    for name in read_json(find_file(spec, CONFIG)).get("auto_map", {}).values():
+    for name in (read_json(find_file(spec, CONFIG)).get("auto_map") or {}).values():
         find_file(spec, f"{name.partition('.')[0]}.py")
 
 
@@ -85,9 +99,37 @@ def load_tuned(
     return adapters.put_on(load_base(spec, dtype, quantization), spec, trained)
 
 
+def add_adapter(model: Any, spec: ModelSpec, trained: Path, name: str) -> None:
+    """A further adapter over the base that `model` already adapts, under a name of its own."""
+    if not (trained / adapters.CONFIG).exists():
+        raise DataError("no adapter", where=str(trained), todo="only adapters of one base can share its weights")
+    adapters.check_base(spec, trained)
+    adapters.put_on(model, spec, trained, name)
+
+
 def load_tokenizer(folder: Path) -> Any:
     """A checkpoint's tokenizer as transformers reads it: to prove that ours says the same, never to work with."""
     return _load(AutoTokenizer, folder)
+
+
+def load_classifier(source: str) -> tuple[Any, Any]:
+    """A classifier of texts and its tokenizer, from a folder or the Hub (org/name@revision); no code of its own."""
+    folder = Path(source) if Path(source).is_dir() else fetch_classifier(source)
+    check_weights(folder)
+    settings: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
+    model, found = _load(AutoModelForSequenceClassification, folder, **settings)
+    if found["missing_keys"]:
+        what = f"it has no {min(found['missing_keys'])}: not a trained classifier"
+        raise DataError(what, where=source, todo="name a model trained on natural language inference")
+    return model, load_tokenizer(folder)
+
+
+def fetch_classifier(source: str) -> Path:
+    """The folder with its one file of weights and all that its tokenizer may need."""
+    name, _, revision = source.partition("@")
+    for file in (*TOKENIZER_FILES, WEIGHTS):
+        fetch(name, file, revision or "main")
+    return find_snapshot(name, revision or "main", NETWORK)
 
 
 def _load_weights(
@@ -96,18 +138,16 @@ def _load_weights(
     """A whole checkpoint: a tensor that is absent or has another shape is never filled with random numbers."""
     tensors, config = open_tensors(folder), _load(AutoConfig, folder, trusted)
     settings: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True}
+    settings |= {"ignore_mismatched_sizes": True}  # they are refused below, by name
     if quantization:
         settings |= quantised.load_settings(quantization, tensors)
-    try:
-        if trusted and "AutoModelForCausalLM" in getattr(config, "auto_map", {}):
+    with explained(folder):
+        if trusted and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
             model, found = _load(AutoModelForCausalLM, folder, trusted, **settings)
         else:
             known: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             model, found = known.from_pretrained(None, config=config, state_dict=tensors, **settings)
-    except (RuntimeError, SafetensorError) as error:
-        cause = str(error).strip().splitlines()[0]
-        raise DataError(f"the weights cannot be read: {cause}", where=str(folder), todo=FETCH_AGAIN) from None
-    unfit = sorted(str(name) for kind in ("missing_keys", "mismatched_keys") for name in found[kind])
+    unfit = sorted([*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])])
     if unfit:
         raise DataError(
             f"{len(unfit)} tensors are absent or misshapen, {unfit[0]} first", where=str(folder), todo=FETCH_AGAIN
@@ -120,10 +160,23 @@ def _load_weights(
 
 def _load(loader: Any, folder: Path, trusted: bool = False, **settings: Any) -> Any:
     silence()
-    try:
+    with explained(folder):
         return loader.from_pretrained(str(folder), trust_remote_code=trusted, **settings)
-    except (OSError, ValueError) as error:
-        raise EnvironmentFault(f"cannot load {folder}: {error}", todo="check the folder") from None
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """transformers lets through whatever an odd file brings about; too little memory is no fault of the file."""
+    try:
+        yield
+    except MedmindError:
+        raise
+    except Exception as error:
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in cause:
+            todo = "medmind estimate says what fits"
+            raise EnvironmentFault(f"too little memory: {cause}", where=str(folder), todo=todo) from None
+        raise DataError(f"the model cannot be read: {cause}", where=str(folder), todo=FETCH_AGAIN) from None
 
 
 def silence() -> None:

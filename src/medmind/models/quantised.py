@@ -126,7 +126,7 @@ def unrounded(bitsandbytes: Any) -> Any:
 
     class Linear8bit(bitsandbytes.nn.Linear8bitLt):  # type: ignore[misc]
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if self.weight.CB is not None:
+            if self.weight.SCB is not None:  # DoRA's look at the weight puts CB back, without its scales
                 self.init_8bit_state()
             self.state.is_training = True
             result: torch.Tensor = bitsandbytes.matmul(x, self.weight, bias=self.bias, state=self.state)

@@ -29,6 +29,8 @@ class JsonTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.vocab_size = self._tokenizer.get_vocab_size()
+        self.word_count = self._tokenizer.get_vocab_size(with_added_tokens=False)
+        """Without tokens that were added later, which a text cannot give and a model need not have."""
         self._refuse_look_alikes(file)
 
     def encode(self, text: str) -> list[int]:
@@ -87,4 +89,9 @@ def spell_out(part: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def open_tokenizer(spec: ModelSpec) -> JsonTokenizer:
-    return JsonTokenizer(find_file(spec, "tokenizer.json"))
+    file = find_file(spec, "tokenizer.json")
+    tokenizer = JsonTokenizer(file)
+    if tokenizer.word_count > spec.shape.vocab_size:
+        what = f"{tokenizer.word_count:,} tokens, where {spec.id} has {spec.shape.vocab_size:,} embeddings"
+        raise DataError(what, where=str(file), todo="it is of another model: fetch its own")
+    return tokenizer

@@ -65,7 +65,3 @@ def fetch_weights(spec: ModelSpec) -> None:
     fetch(spec.source, "generation_config.json", spec.revision, spec.how_to_get)
     index = fetch(spec.source, INDEX, spec.revision, spec.how_to_get)
     fetch_large(spec, sorted(set(read_places(index).values())) if index else [WEIGHTS])
-    if spec.trust_remote_code:
-        code = read_json(find_file(spec, CONFIG)).get("auto_map", {}).values()
-        for module in {str(name).partition(".")[0] for name in code}:
-            find_file(spec, f"{module}.py")

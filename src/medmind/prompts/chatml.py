@@ -19,9 +19,12 @@ CHAT_TEMPLATE = """\
 """
 
 OLLAMA_TEMPLATE = """\
-{{- range .Messages }}<|im_start|>{{ .Role }}
+{{- if .System }}<|im_start|>system
+{{ .System }}<|im_end|>
+{{ end }}
+{{- range .Messages }}{{ if ne .Role "system" }}<|im_start|>{{ .Role }}
 {{ .Content }}<|im_end|>
-{{ end }}<|im_start|>assistant
+{{ end }}{{ end }}<|im_start|>assistant
 """
 
 

@@ -19,9 +19,12 @@ CHAT_TEMPLATE = """\
 """
 
 OLLAMA_TEMPLATE = """\
-{{- range .Messages }}<|start_header_id|>{{ .Role }}<|end_header_id|>
+{{- if .System }}<|start_header_id|>system<|end_header_id|>
 
-{{ .Content }}<|eot_id|>{{ end }}<|start_header_id|>assistant<|end_header_id|>
+{{ .System }}<|eot_id|>{{ end }}
+{{- range .Messages }}{{ if ne .Role "system" }}<|start_header_id|>{{ .Role }}<|end_header_id|>
+
+{{ .Content }}<|eot_id|>{{ end }}{{ end }}<|start_header_id|>assistant<|end_header_id|>
 
 """
 

@@ -4,6 +4,9 @@ It works only where the call brings the segment lengths; a padding mask or a cac
 nobody where several documents came with it: sdpa would let them see each other.
 """
 
+from contextlib import suppress
+from importlib import import_module
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -13,6 +16,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from medmind.train.blockwise import causal_attention
+
+varlen_attn: Any = None  # where torch has no such kernel
+with suppress(ImportError):
+    varlen_attn = import_module("torch.nn.attention.varlen").varlen_attn
 
 NAME = "medmind_packed"
 
@@ -54,6 +61,8 @@ def packed_attention(
     if query.device.type == "cpu" and not dropout and not windowed:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return causal_attention(query, key, value, lengths, scale), None
+    if query.is_cuda and varlen_attn and not dropout and query.dtype in (torch.bfloat16, torch.float16):
+        return by_varlen(query, key, value, lengths, scaling, sliding_window), None
     grouped = query.shape[1] != key.shape[1]
     parts = []
     documents = (torch.split(states, lengths, 2) for states in (query, key, value))
@@ -64,6 +73,26 @@ def packed_attention(
         )
         parts.append(part.transpose(1, 2))
     return torch.cat(parts, dim=1), None
+
+
+def by_varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: list[int],
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """All documents in one call of a kernel that knows where each begins: flash attention, as torch brings it."""
+    q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
+    starts = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=query.device)
+    seen = (-1 if window is None else window - 1, 0)  # how far before a position, and after it
+    longest = max(lengths)
+    grouped = q.shape[1] != k.shape[1]
+    result: torch.Tensor = varlen_attn(
+        q, k, v, starts, starts, longest, longest, scale=scale, window_size=seen, enable_gqa=grouped
+    )
+    return result[None]
 
 
 def window_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:

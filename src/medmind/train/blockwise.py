@@ -3,7 +3,7 @@
 There they run at two to three times the speed of sdpa's own kernel; sdpa, in attention.py, is the slow twin.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
@@ -30,8 +30,6 @@ def causal_attention(
 
 
 class BlockwiseAttention(torch.autograd.Function):
-    """Inside, a key head's queries lie as rows position by position: (documents × key heads, length × group, size)."""
-
     @staticmethod
     def forward(
         ctx: Any,
@@ -42,50 +40,76 @@ class BlockwiseAttention(torch.autograd.Function):
         scale: float,
         dtype: torch.dtype,
     ) -> torch.Tensor:
-        kv_heads = key.shape[1]
-        result = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3], dtype=dtype)
-        inputs = (by_length(states, kv_heads, lengths) for states in (query, key, value))
-        saved = []
-        for *states, out in zip(*inputs, by_length(result.transpose(1, 2), kv_heads, lengths), strict=True):
-            q, k, v = (as_rows(part, dtype) for part in states)
-            saved += [q, k, v]
-            for start, end, probabilities in blocks(q, k, scale):
-                part = out[:, :, start:end]
-                part.copy_(torch.bmm(probabilities, v[:, :end]).view(part.shape))
-                if k.shape[1] <= KEPT:
-                    saved.append(probabilities)
+        result, saved = attend(query, key, value, lengths, scale, dtype)
         ctx.save_for_backward(*saved)
         ctx.lengths, ctx.scale, ctx.inputs = lengths, scale, [(s.shape, s.dtype) for s in (query, key, value)]
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        saved = iter(ctx.saved_tensors)
-        kv_heads = ctx.inputs[1][0][1]
         results = [
             gradients[0].new_empty(1, tokens, heads, size, dtype=dtype).transpose(1, 2)
             for (_, heads, tokens, size), dtype in ctx.inputs
         ]
-        parts = (by_length(states, kv_heads, ctx.lengths) for states in (gradients[0].transpose(1, 2), *results))
-        for d_out, d_query, d_key, d_value in zip(*parts, strict=True):
-            q, k, v = next(saved), next(saved), next(saved)
-            d_rows = as_rows(d_out, q.dtype)
-            group = q.shape[1] // k.shape[1]
-            dk, dv = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
-            again = None if k.shape[1] <= KEPT else blocks(q, k, ctx.scale)
-            for start in range(0, k.shape[1], BLOCK):
-                end = min(start + BLOCK, k.shape[1])
-                probabilities = next(saved) if again is None else next(again)[2]
-                rows = slice(start * group, end * group)
-                dv[:, :end] += torch.bmm(probabilities.transpose(1, 2), d_rows[:, rows])
-                d_probabilities = torch.bmm(d_rows[:, rows], v[:, :end].transpose(1, 2))
-                d_scores = torch._softmax_backward_data(d_probabilities, probabilities, -1, q.dtype)
-                part = d_query[:, :, start:end]
-                part.copy_(torch.bmm(d_scores, k[:, :end]).mul_(ctx.scale).view(part.shape))
-                dk[:, :end] += torch.bmm(d_scores.transpose(1, 2), q[:, rows])
-            d_key.copy_(dk.mul_(ctx.scale).view(d_key.shape))
-            d_value.copy_(dv.view(d_value.shape))
+        differentiate_attention(ctx.saved_tensors, ctx.lengths, ctx.scale, gradients[0], results)
         return *results, None, None, None
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: Sequence[int],
+    scale: float,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The result as causal_attention has it, and what its gradient will need.
+
+    Inside, a key head's queries lie as rows position by position: (documents × key heads, length × group, size).
+    """
+    kv_heads = key.shape[1]
+    result = query.new_empty(1, query.shape[2], query.shape[1], query.shape[3], dtype=dtype)
+    inputs = (by_length(states, kv_heads, lengths) for states in (query, key, value))
+    saved = []
+    for *states, out in zip(*inputs, by_length(result.transpose(1, 2), kv_heads, lengths), strict=True):
+        q, k, v = (as_rows(part, dtype) for part in states)
+        saved += [q, k, v]
+        for start, end, probabilities in blocks(q, k, scale):
+            part = out[:, :, start:end]
+            part.copy_(torch.bmm(probabilities, v[:, :end]).view(part.shape))
+            if k.shape[1] <= KEPT:
+                saved.append(probabilities)
+    return result, saved
+
+
+def differentiate_attention(
+    kept: Iterable[torch.Tensor],
+    lengths: Sequence[int],
+    scale: float,
+    d_result: torch.Tensor,
+    results: Sequence[torch.Tensor],
+) -> None:
+    """Fills the gradients of query, key and value: `results`, shaped as these are."""
+    saved, kv_heads = iter(kept), results[1].shape[1]
+    parts = (by_length(states, kv_heads, lengths) for states in (d_result.transpose(1, 2), *results))
+    for d_out, d_query, d_key, d_value in zip(*parts, strict=True):
+        q, k, v = next(saved), next(saved), next(saved)
+        d_rows = as_rows(d_out, q.dtype)
+        group = q.shape[1] // k.shape[1]
+        dk, dv = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
+        again = None if k.shape[1] <= KEPT else blocks(q, k, scale)
+        for start in range(0, k.shape[1], BLOCK):
+            end = min(start + BLOCK, k.shape[1])
+            probabilities = next(saved) if again is None else next(again)[2]
+            rows = slice(start * group, end * group)
+            dv[:, :end] += torch.bmm(probabilities.transpose(1, 2), d_rows[:, rows])
+            d_probabilities = torch.bmm(d_rows[:, rows], v[:, :end].transpose(1, 2))
+            d_scores = torch._softmax_backward_data(d_probabilities, probabilities, -1, q.dtype)
+            part = d_query[:, :, start:end]
+            part.copy_(torch.bmm(d_scores, k[:, :end]).mul_(scale).view(part.shape))
+            dk[:, :end] += torch.bmm(d_scores.transpose(1, 2), q[:, rows])
+        d_key.copy_(dk.mul_(scale).view(d_key.shape))
+        d_value.copy_(dv.view(d_value.shape))
 
 
 def by_length(states: torch.Tensor, kv_heads: int, lengths: Sequence[int]) -> Iterator[torch.Tensor]:

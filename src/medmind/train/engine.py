@@ -127,11 +127,13 @@ def check_rows(config: TrainConfig, rundir: RunDir, spec: ModelSpec, rows: Store
             f"a row has {rows.longest} tokens, more than the {spec.context} {spec.id} can read",
             todo=f"set train.max_length to at most {spec.context} and say in train.overflow what is to happen",
         )
-    if not held_out and (config.early_stopping_patience or config.load_best_model_at_end):
+    need_loss = ("eval_steps", "early_stopping_patience", "load_best_model_at_end")
+    idle = ", ".join(f"train.{name}" for name in need_loss if getattr(config, name))
+    if idle and not held_out:
         raise DataError(
-            "no row is held out, and train.early_stopping_patience and train.load_best_model_at_end need their loss",
+            f"no row is held out, and without its loss there is no effect of {idle}",
             where=str(rundir.split("validation")),
-            todo="raise data.validation_fraction",
+            todo="raise data.validation_fraction, or leave the setting out",
         )
 
 

@@ -1,57 +1,18 @@
 """Faster twins of a decoder's parts on a CPU: the same mathematics in fewer passes over memory.
 
-`fuse` changes the class of the parts it knows; the original class is the slow twin.
+`fuse` changes the class of the parts it knows; the original class is the slow twin, and does all they do not know.
 """
 
 from typing import Any
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
-from transformers.models.mistral.modeling_mistral import MistralRMSNorm
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, MistralRMSNorm
 
+from medmind.train.layer import Facts, Layer
+from medmind.train.norm import Normalise
 from medmind.train.precision import product_dtype
-
-CACHED = 2**16
-"""Numbers worked on at a time: a few such pieces in float32 stay in a core's own cache."""
-
-
-class Normalise(torch.autograd.Function):
-    """x / rms(x) × weight in float32, rounded once; no gradient of the weight where it is frozen."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float, dtype: torch.dtype) -> torch.Tensor:
-        size = x.shape[-1]
-        rows = x.reshape(-1, size)
-        length = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float32)
-        inverse = (length.square_() / size + eps).rsqrt_()
-        result = torch.empty(rows.shape, dtype=dtype)
-        count = max(1, CACHED // size)
-        room, wide = torch.empty(count, size), weight.float()
-        for part, scale, out in zip(*(torch.split(each, count) for each in (rows, inverse, result)), strict=True):
-            scaled = torch.mul(part, scale, out=room[: len(part)])
-            out.copy_(scaled.mul_(wide))
-        ctx.save_for_backward(rows, weight, inverse)
-        return result.view(x.shape)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        rows, weight, inverse = ctx.saved_tensors
-        d_out, d_rows = gradients[0].reshape(rows.shape), torch.empty_like(rows)
-        d_weight = torch.zeros(weight.shape) if ctx.needs_input_grad[1] else None
-        size = rows.shape[1]
-        count = max(1, CACHED // size)
-        room, wide = torch.empty(3, count, size), weight.float()
-        pieces = (torch.split(each, count) for each in (rows, inverse, d_out, d_rows))
-        for part, scale, d_part, out in zip(*pieces, strict=True):
-            normal, d_normal, both = room[:, : len(part)]
-            torch.mul(part, scale, out=normal)
-            torch.mul(normal, d_normal.copy_(d_part), out=both)
-            if d_weight is not None:
-                d_weight += both.sum(0)
-            along = (both @ wide)[:, None] / -size
-            d_normal.mul_(wide).addcmul_(normal, along)
-            torch.mul(d_normal, scale, out=out)
-        return d_rows.view(gradients[0].shape), None if d_weight is None else d_weight.to(weight.dtype), None, None
 
 
 class Adapt(torch.autograd.Function):
@@ -98,6 +59,10 @@ class FusedNorm(MistralRMSNorm):
         return result
 
 
+class FusedLlamaNorm(FusedNorm, LlamaRMSNorm):
+    """The two classes differ in nothing but their name."""
+
+
 class FusedLora(LoraLinear):
     def forward(self, x: torch.Tensor, *args: Any, **settings: Any) -> torch.Tensor:
         if args or settings or self.disable_adapters or self.merged or x.device.type != "cpu":
@@ -112,18 +77,97 @@ class FusedLora(LoraLinear):
         return result
 
 
+class FastLayer:
+    """Before the class of a decoder layer."""
+
+    def forward(self: Any, hidden_states: torch.Tensor, attention_mask: Any = None, **settings: Any) -> torch.Tensor:
+        lengths = lengths_of(hidden_states, attention_mask, **settings)
+        known = facts_of(self, hidden_states, max(lengths, default=0)) if lengths else None
+        if known is None:
+            twin: Any = super()
+            slow: torch.Tensor = twin.forward(hidden_states, attention_mask=attention_mask, **settings)
+            return slow
+        facts, adapters = known
+        function: Any = Layer
+        with torch.autocast("cpu", enabled=False):
+            result: torch.Tensor = function.apply(
+                hidden_states, *settings["position_embeddings"], facts, lengths, *adapters
+            )
+        return result
+
+
+def lengths_of(
+    hidden: torch.Tensor,
+    mask: torch.Tensor | None,
+    segments: torch.Tensor | None = None,
+    past_key_values: Any = None,
+    **settings: Any,
+) -> list[int]:
+    """Of the packed documents; none where this is not a packed row on a CPU."""
+    if segments is None or past_key_values is not None or hidden.device.type != "cpu" or len(hidden) != 1:
+        return []
+    lengths: list[int] = segments.tolist()
+    packed = mask is None if len(lengths) == 1 else mask is not None and mask.numel() == 0
+    return lengths if packed and sum(lengths) == hidden.shape[1] else []
+
+
+def facts_of(layer: Any, hidden: torch.Tensor, longest: int) -> tuple[Facts, list[torch.Tensor | None]] | None:
+    """What the function needs to know of a layer, and its adapters; None where there is more to it."""
+    attention, mlp = layer.self_attn, layer.mlp
+    config = attention.config
+    window = getattr(config, "sliding_window", None) or longest
+    if window < longest or config.hidden_act != "silu" or (layer.training and attention.attention_dropout):
+        return None
+    if product_dtype(hidden) != hidden.dtype or any(is_watched(module) for module in layer.modules()):
+        return None
+    modules = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+    weights: list[Any] = []
+    scales: list[float] = []
+    adapters: list[Any] = []
+    for module in (*modules, mlp.gate_proj, mlp.up_proj, mlp.down_proj):
+        if isinstance(module, LoraLinear) and is_plain(module) and not (module.merged or module.disable_adapters):
+            [name] = module.lora_A
+            adapters += [module.lora_A[name].weight, module.lora_B[name].weight]
+            scales.append(module.scaling[name])
+            weights.append(module.base_layer.weight)
+        elif is_frozen(module):
+            adapters += [None, None]
+            scales.append(1.0)
+            weights.append(module.weight)
+        else:
+            return None
+    norms = (layer.input_layernorm, layer.post_attention_layernorm)
+    if any(norm.weight.requires_grad for norm in norms) or any(weight.dtype != hidden.dtype for weight in weights):
+        return None
+    gains = tuple((norm.weight, norm.variance_epsilon) for norm in norms)
+    return Facts(gains, tuple(weights), tuple(scales), attention.head_dim, attention.scaling), adapters
+
+
+def is_watched(module: torch.nn.Module) -> bool:
+    """Whether someone waits for its call."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+LAYERS: Any = (MistralDecoderLayer, LlamaDecoderLayer)
+SWAPS: Any = {MistralRMSNorm: FusedNorm, LlamaRMSNorm: FusedLlamaNorm}
+SWAPS |= {slow: type(f"Fused{slow.__name__}", (FastLayer, slow), {}) for slow in LAYERS}
+
+
 def fuse(model: torch.nn.Module) -> None:
     """Turns the parts it knows into their faster twins, where they are."""
     for module in model.modules():
-        if type(module) is MistralRMSNorm:
-            module.__class__ = FusedNorm
+        if type(module) in SWAPS:
+            module.__class__ = SWAPS[type(module)]
         elif type(module) is LoraLinear and is_plain(module):
             module.__class__ = FusedLora
 
 
 def is_plain(module: LoraLinear) -> bool:
     """One adapter without dropout, bias or variant, over a frozen matrix without bias."""
-    base = module.base_layer
-    frozen = type(base) is torch.nn.Linear and base.bias is None and not base.weight.requires_grad
     dropout = [part for part in module.lora_dropout.values() if not isinstance(part, torch.nn.Identity)]
-    return frozen and len(module.lora_A) == 1 and not (dropout or module.lora_variant or any(module.lora_bias.values()))
+    whole = len(module.lora_A) == 1 and is_frozen(module.base_layer)
+    return whole and not (dropout or module.lora_variant or any(module.lora_bias.values()))
+
+
+def is_frozen(module: torch.nn.Module) -> bool:
+    return type(module) is torch.nn.Linear and module.bias is None and not module.weight.requires_grad
