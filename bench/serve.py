@@ -1,8 +1,9 @@
 """Serving against the same binding called in process: total tokens per second at 1 and 16 streams, and the first token.
 
-make bench BENCH=serve             (FILE.gguf as $MEDMIND_GGUF; the client's work is in both arms)
+make bench BENCH=serve    (FILE.gguf as $MEDMIND_GGUF; measures what $RESULTS, runs/serve-<file>.jsonl, lacks)
 
-Each stream reads 128 random tokens and gets 64. In process means the engine's own thread, without HTTP, JSON and text.
+Each stream reads 128 random tokens and gets 64. In process means the engine's own thread, without HTTP, JSON and text;
+the HTTP client's own work counts against us. Who goes first changes from pair to pair.
 """
 
 import asyncio
@@ -12,11 +13,13 @@ import random
 import statistics
 import threading
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from medmind.core.jsonl import read_jsonl
 from medmind.core.log import say
 from medmind.infer.decode_llamacpp import LlamaCppDecoder
 from medmind.infer.decoder import Sampling, Work
@@ -32,10 +35,15 @@ from medmind.serve.served import Facts, Index, Served
 FILE = Path(os.environ.get("MEDMIND_GGUF", "runs/demo/export/model-q4_k_m.gguf"))
 MODEL = os.environ.get("MEDMIND_GGUF_MODEL", "nano")
 """Whose tokenizer the GGUF has: a catalogue name or a checkpoint folder."""
-READ, WRITE, STREAMS, PAIRS = 128, 64, 16, 5
+RESULTS = Path(os.environ.get("RESULTS", f"runs/serve-{FILE.stem}.jsonl"))
+READ, WRITE, STREAMS = 128, 64, 16
+THREADS = int(os.environ.get("THREADS", "0")) or None
+"""Of the model; on a machine that others use too one thread and the CPU seconds tell most: more of them spin."""
+PAIRS = {"1 stream": 5, f"{STREAMS} streams": 5, "first token": 15}
+"""How often each part is measured, in both arms."""
 PORT = 11999
-Timing = tuple[float, float]
-"""Seconds to the first token, and to the last."""
+Arm = Callable[[list[list[int]], int], Awaitable[float]]
+"""Prompts and how many tokens each is to get; the seconds to the first token that anyone got."""
 
 
 def prompts(count: int, vocabulary: int) -> list[list[int]]:
@@ -43,71 +51,95 @@ def prompts(count: int, vocabulary: int) -> list[list[int]]:
     return [[dice.randrange(300, min(vocabulary, 8000)) for _ in range(READ)] for _ in range(count)]
 
 
-async def in_process(engine: Engine, rows: list[list[int]]) -> list[Timing]:
-    async def one(ids: list[int]) -> Timing:
+def in_process(engine: Engine) -> Arm:
+    async def one(ids: list[int], wanted: int) -> float:
         start, first = time.perf_counter(), 0.0
-        (ticket,) = engine.submit([Work(tuple(ids), WRITE)])
+        (ticket,) = engine.submit([Work(tuple(ids), wanted)])
         async for update in follow(ticket):
             if update.new and not first:
                 first = time.perf_counter() - start
-        return first, time.perf_counter() - start
+        return first
 
-    return list(await asyncio.gather(*map(one, rows)))
+    async def all_of(rows: list[list[int]], wanted: int) -> float:
+        return min(await asyncio.gather(*(one(ids, wanted) for ids in rows)))
+
+    return all_of
 
 
-async def over_http(client: httpx.AsyncClient, rows: list[list[int]]) -> list[Timing]:
-    async def one(ids: list[int]) -> Timing:
+def over_http(client: httpx.AsyncClient) -> Arm:
+    async def one(ids: list[int], wanted: int) -> float:
         start, first = time.perf_counter(), 0.0
-        body = {"model": "bench", "prompt": ids, "max_tokens": WRITE, "stream": True, "logprobs": None}
+        body = {"model": "bench", "prompt": ids, "max_tokens": wanted, "stream": True, "logprobs": None}
         async with client.stream("POST", "/v1/completions", json=body) as found:
             async for line in found.aiter_lines():
                 if line.startswith("data: {"):
                     json.loads(line[6:])
                     first = first or time.perf_counter() - start
-        return first, time.perf_counter() - start
+        return first
 
-    return list(await asyncio.gather(*map(one, rows)))
+    async def all_of(rows: list[list[int]], wanted: int) -> float:
+        return min(await asyncio.gather(*(one(ids, wanted) for ids in rows)))
 
-
-async def measure(engine: Engine, vocabulary: int) -> None:
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=600) as client:
-        await over_http(client, prompts(2, vocabulary))
-        speeds: dict[tuple[str, int], list[float]] = {}
-        firsts: dict[str, list[float]] = {"ours": [], "anchor": []}
-        for _ in range(PAIRS):
-            for streams in (1, STREAMS):
-                arms: dict[str, Any] = {
-                    "ours": over_http(client, prompts(streams, vocabulary)),
-                    "anchor": in_process(engine, prompts(streams, vocabulary)),
-                }
-                for arm, work in arms.items():
-                    start = time.perf_counter()
-                    timings = await work
-                    speed = streams * WRITE / (time.perf_counter() - start)
-                    speeds.setdefault((arm, streams), []).append(speed)
-                    if streams == 1:
-                        firsts[arm].append(timings[0][0])
-    report(speeds, firsts)
+    return all_of
 
 
-def report(speeds: dict[tuple[str, int], list[float]], firsts: dict[str, list[float]]) -> None:
-    for streams in (1, STREAMS):
-        ours, anchor = speeds["ours", streams], speeds["anchor", streams]
-        tell(f"serve {streams} streams, tokens/s", ours, anchor)
-    tell("serve first token, ms", [1000 * one for one in firsts["ours"]], [1000 * one for one in firsts["anchor"]])
-    tell(f"serve {STREAMS} streams against 1", speeds["ours", STREAMS], speeds["ours", 1])
+async def measure(engine: Engine, vocabulary: int) -> list[dict[str, Any]]:
+    done = list(read_jsonl(RESULTS)) if RESULTS.exists() else []
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{PORT}", timeout=3600) as client:
+        arms = {"ours": over_http(client), "anchor": in_process(engine)}
+        await arms["ours"](prompts(2, vocabulary), 4)
+        for number, part in sorted((number, part) for part, pairs in PAIRS.items() for number in range(pairs)):
+            if number < sum(line["part"] == part for line in done):
+                continue
+            line: dict[str, Any] = {"part": part}
+            for arm in sorted(arms, reverse=bool(number % 2)):
+                cpu = time.process_time()
+                line[arm] = await figure(arms[arm], part, vocabulary)
+                line[f"{arm} cpu"] = time.process_time() - cpu
+            say(json.dumps(line))
+            done.append(line)
+            with open(RESULTS, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+    return done
 
 
-def tell(name: str, ours: list[float], anchor: list[float]) -> None:
-    ratio = statistics.median(mine / theirs for mine, theirs in zip(ours, anchor, strict=True))
-    middle = [round(statistics.median(arm), 2) for arm in (ours, anchor)]
-    print(json.dumps({"bench": name, "ours": middle[0], "anchor": middle[1], "ratio": round(ratio, 3), "runs": PAIRS}))
+async def figure(arm: Arm, part: str, vocabulary: int) -> float:
+    """Milliseconds to the first token, or tokens written a second."""
+    if part == "first token":
+        return 1000 * await arm(prompts(1, vocabulary), 1)
+    streams = int(part.partition(" ")[0])
+    rows, start = prompts(streams, vocabulary), time.perf_counter()
+    await arm(rows, WRITE)
+    return streams * WRITE / (time.perf_counter() - start)
+
+
+def report(done: list[dict[str, Any]]) -> None:
+    for part in PAIRS:
+        lines = [line for line in done if line["part"] == part]
+        more = median(line["ours cpu"] / line["anchor cpu"] for line in lines)
+        later = {"ms_later": median(line["ours"] - line["anchor"] for line in lines)} if part == "first token" else {}
+        tell(f"serve {part}", [(line["ours"], line["anchor"]) for line in lines], cpu_ratio=more, **later)
+    alone, many = ([line for line in done if line["part"] == part] for part in ("1 stream", f"{STREAMS} streams"))
+    less = median(STREAMS * one["ours cpu"] / all_["ours cpu"] for one, all_ in zip(alone, many, strict=False))
+    pairs = [(all_["ours"], one["ours"]) for one, all_ in zip(alone, many, strict=False)]
+    tell(f"serve {STREAMS} streams against 1", pairs, cpu_ratio=less)
+
+
+def tell(name: str, pairs: list[tuple[float, float]], **more: float) -> None:
+    ours, anchor = (round(median(arm), 2) for arm in zip(*pairs, strict=True))
+    ratio = median(mine / theirs for mine, theirs in pairs)
+    print(json.dumps({"bench": name, "ours": ours, "anchor": anchor, "ratio": ratio, "runs": len(pairs)} | more))
+
+
+def median(values: Iterable[float]) -> float:
+    return round(statistics.median(values), 3)
 
 
 def main() -> None:
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     spec = find_model(MODEL)
     renderer = open_renderer(spec.renderer, open_tokenizer(spec))
-    engine = Engine(lambda: LlamaCppDecoder(FILE, STREAMS, 256), queue=64)
+    engine = Engine(lambda: LlamaCppDecoder(FILE, STREAMS, 256, threads=THREADS), queue=64)
     engine.wait_ready()
     facts = Facts(0, 0, "0" * 64, spec.family, 0, engine.dtype)
     model = Served("bench", engine, renderer, "", Sampling(), facts, WRITE)
@@ -118,9 +150,10 @@ def main() -> None:
     while not inner.started:
         time.sleep(0.01)
     say(f"{FILE.name}, {engine.dtype}, {READ} tokens in, {WRITE} out")
-    asyncio.run(measure(engine, renderer.tokenizer.vocab_size))
+    done = asyncio.run(measure(engine, renderer.tokenizer.vocab_size))
     inner.should_exit = True
     thread.join()
+    report(done)
 
 
 if __name__ == "__main__":

@@ -78,8 +78,10 @@ class Fake:
         return RENDERER.render([turn for turn in turns if turn.text]).ids
 
 
-def app_of(*fakes: Fake, digest: bytes | None = None, before: Before = nothing_before, timeout: float = 30.0):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    return create_app(Index([fake.served for fake in fakes]), ServeConfig(timeout=timeout), digest, before)
+def app_of(*fakes: Fake, digest: bytes | None = None, before: Before = nothing_before, **settings: float | bool):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    return create_app(
+        Index([fake.served for fake in fakes]), ServeConfig(**{"timeout": 30.0, **settings}), digest, before
+    )
 
 
 @contextmanager

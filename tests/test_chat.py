@@ -65,6 +65,12 @@ def test_a_pipe_gets_answers_on_stdout_alone(
     assert shown.err == ""
 
 
+def test_what_is_not_utf8_is_refused(speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe(monkeypatch, b"caf\xe9?".decode(errors="surrogateescape"))
+    with pytest.raises(UsageError, match="not UTF-8"):
+        Chat(speakers, [], interactive=False).run()
+
+
 def test_one_model_in_a_pipe_needs_no_label(
     speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -83,6 +83,28 @@ def test_published_questions_and_vignettes_hardly_ever_fire(shared_data: Path, n
     assert len(fired) <= SAMPLE // 200, fired
 
 
+def halves(name: str) -> tuple[list[str], list[str]]:
+    """The messages the rules were extended with, and those they were only counted on."""
+    seen, unseen = (HERE / name).read_text(encoding="utf-8").split("--- unseen\n")
+    return [line for line in seen.splitlines() if not line.startswith("#")], unseen.splitlines()
+
+
+def test_most_stories_of_an_emergency_are_seen_and_hardly_any_other() -> None:
+    """The figures of docs/serving.md: whoever changes the rules counts again."""
+    calls, harmless = halves("red_flags_story_yes.txt"), halves("red_flags_story_no.txt")
+    found = [sum(bool(find_red_flag(line.partition("\t")[2])) for line in lines) for lines in calls]
+    assert [len(lines) for lines in calls] == [160, 60]
+    assert found == [150, 14]
+    assert [len(lines) for lines in harmless] == [160, 40]
+    assert [sum(bool(find_red_flag(line)) for line in lines) for lines in harmless] == [1, 3]
+
+
+def test_two_lesser_signs_count_together_and_one_word_is_never_two() -> None:
+    assert find_red_flag("my boss went blank and his arm just hangs there")
+    assert find_red_flag("my boss went blank") is find_red_flag("his arm just hangs there") is None
+    assert find_red_flag("My chest measures 102 cm, is that large?") is None
+
+
 def test_apostrophes_case_and_blanks_do_not_matter() -> None:
     for message in ("I can’t breathe", "I CANT BREATHE!!!", "i  can not\nbreathe", "i can`t breathe"):
         assert find_red_flag(message) == RedFlag(Kind.BREATHING, "en"), message

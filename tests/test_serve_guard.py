@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from serving import QUESTION, REPLY, Fake, app_of, listening, post
 
-from medmind.core.errors import DataError, UsageError
+from medmind.core.errors import DataError, EnvironmentFault, UsageError
+from medmind.recipe.load import load_recipe
 from medmind.serve.config import ServeConfig
 from medmind.serve.guard import LARGEST_BODY
 from medmind.serve.keys import digest_of, find_key, make_key
 from medmind.serve.openapi import ASKED, LOOKED_AT
-from medmind.serve.run import demand_key
+from medmind.serve.run import demand_key, open_door
 
 KEY = "a-key-of-more-than-16-letters"
 ROUTES = [*(("POST", path) for path in ASKED), *(("GET", path) for path in LOOKED_AT if path != "/health")]
@@ -224,6 +225,21 @@ def test_bodies_never_reach_a_log(caplog: pytest.LogCaptureFixture, capfd: pytes
     assert "CANARY" not in "".join(capfd.readouterr())
 
 
+def test_who_asks_for_bodies_gets_them_without_identifiers(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="medmind.serve")
+    asked = [{"role": "user", "content": "May Mr. Miller, 555-867-5309, take aspirin?"}]
+    with listening(Fake(write=lambda _: "Call 555-867-5309 first."), log_bodies=True) as url:
+        post(url, "/v1/chat/completions", model="fake", messages=asked)
+    told = "\n".join(record.getMessage() for record in caplog.records)
+    assert "take aspirin?" in told and "first." in told and told.count("[PHONE]") == 2
+    assert "867" not in told
+
+
+def test_what_is_not_screened_is_not_logged() -> None:
+    with pytest.raises(Exception, match=r"serve.log_bodies needs serve.redact_phi"):
+        load_recipe("base", ["serve.log_bodies=true", "serve.redact_phi=false"])
+
+
 @pytest.fixture(scope="module")
 def screened() -> Iterator[str]:
     with listening(Fake(write=lambda _: "Call Mr. Miller at 555-867-5309 today.", screened=True)) as url:
@@ -252,3 +268,10 @@ def test_a_fixed_text_comes_first_and_is_marked() -> None:
     assert choice["medmind_added"] == line["medmind_added"] == "Call for help now."
     assert streamed.count("medmind_added") == 1
     assert "medmind_added" not in other and other["response"] == REPLY
+
+
+def test_a_port_in_use_is_told_before_anything_is_loaded() -> None:
+    with open_door(ServeConfig(port=11996)), pytest.raises(EnvironmentFault, match=r"in use.*127\.0\.0\.1:11996"):
+        open_door(ServeConfig(port=11996))
+    with pytest.raises(EnvironmentFault, match="cannot listen"):
+        open_door(ServeConfig(host="203.0.113.1"))

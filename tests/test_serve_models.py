@@ -2,8 +2,10 @@
 
 import argparse
 import asyncio
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ import torch
 from serving import post, serving
 
 from medmind.cli import serve as cli
-from medmind.core.errors import UsageError
+from medmind.cli.targets import Target, open_targets, read_target
+from medmind.core.errors import DataError, UsageError
 from medmind.infer.decode_hf import HfDecoder, open_hf
 from medmind.infer.decode_llamacpp import LlamaCppDecoder
 from medmind.infer.decoder import Decoder, Sampling, Work
@@ -20,6 +23,7 @@ from medmind.models.catalog import describe_folder, find_model
 from medmind.models.load import load_tuned
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.families import open_renderer
+from medmind.recipe.load import load_recipe
 from medmind.serve.app import create_app
 from medmind.serve.config import ServeConfig
 from medmind.serve.engine import Engine, follow
@@ -64,7 +68,7 @@ def test_transformers_side_by_side_says_what_it_says_alone(
 ) -> None:
     works = [Work(prompt, NEW, frozenset({2})) for prompt in PROMPTS]
     spec = describe_folder(wide_model)
-    found = write(lambda: open_hf(spec, wide_adapter, SLOTS, CONTEXT), works)
+    found = write(lambda: open_hf(spec, [wide_adapter], SLOTS, CONTEXT), works)
     for (new, _), alone in zip(found, generator.generate(PROMPTS, NEW), strict=True):
         assert tuple(token for token in new if token != 2) == alone.ids
 
@@ -74,7 +78,7 @@ def test_transformers_judges_as_the_generator_does(
 ) -> None:
     spec = describe_folder(wide_model)
     works = [Work(prompt, 1, echo=True, top_logprobs=1) for prompt in PROMPTS]
-    found = write(lambda: open_hf(spec, wide_adapter, SLOTS, CONTEXT), works)
+    found = write(lambda: open_hf(spec, [wide_adapter], SLOTS, CONTEXT), works)
     for prompt, (new, judged) in zip(PROMPTS, found, strict=True):
         (wanted,) = generator.log_likelihoods([(prompt[:1], (*prompt[1:], new[0]))])
         assert judged[0] is None and len(judged) == len(prompt) + 1
@@ -86,12 +90,12 @@ def test_base_and_tuned_share_their_weights(wide_model: Path, wide_adapter: Path
     opened: list[HfDecoder] = []
 
     def open_decoder() -> Decoder:
-        opened.append(open_hf(spec, wide_adapter, SLOTS, CONTEXT))
+        opened.append(open_hf(spec, [wide_adapter], SLOTS, CONTEXT))
         return opened[-1]
 
     works = [Work(prompt, NEW, voice=voice) for prompt in PROMPTS for voice in ("", "base")]
     found = [new for new, _ in write(open_decoder, works)]
-    base = [new for new, _ in write(lambda: open_hf(spec, None, SLOTS, CONTEXT), [Work(p, NEW) for p in PROMPTS])]
+    base = [new for new, _ in write(lambda: open_hf(spec, [], SLOTS, CONTEXT), [Work(p, NEW) for p in PROMPTS])]
     assert found[1::2] == base
     assert found[::2] != base
     assert len(opened) == 1
@@ -125,6 +129,32 @@ def test_llamacpp_side_by_side_says_what_it_says_alone(gguf_file: Path) -> None:
         assert got[1:] == pytest.approx(wanted, abs=2e-3)
 
 
+def test_a_file_of_llamacpp_has_the_vectors_of_its_checkpoint(gguf_file: Path) -> None:
+    decoder = LlamaCppDecoder(gguf_file, 2, CONTEXT, threads=1)
+    decoder.begin(0, Work(PROMPTS[0], NEW))
+    decoder.step()
+    wanted = open_hf(describe_folder(gguf_file.parent / "merged"), [], 1, CONTEXT)
+    for ids in (*PROMPTS, tuple(range(500, 500 + 300))):
+        assert decoder.embed(ids) == pytest.approx(wanted.embed(ids), abs=2e-4)
+    assert len(decoder.step()) == 1
+
+
+def test_a_loose_file_is_spoken_to_as_its_base(gguf_file: Path, tmp_path: Path) -> None:
+    """Whose it is must be said; a file with another's tokenizer is not served."""
+    loose = tmp_path / "tiny.gguf"
+    shutil.copy(gguf_file, loose)
+    with pytest.raises(UsageError, match="what it was made from"):
+        read_target(str(loose), [])
+    target = read_target(str(loose), ["model=nano"])
+    assert (target.name, target.recipe.model, target.rundir) == ("tiny", "nano", None)
+    (model,) = open_targets([target], ServeConfig(max_concurrent=1))
+    assert (model.name, model.engine.name, model.noted) == ("tiny", "llama.cpp", False)
+    model.engine.close()
+    other: Any = SimpleNamespace(blank="", vocab_size=100, encode=lambda text: list(text.encode()))
+    with pytest.raises(DataError, match="another than the model's"):
+        LlamaCppDecoder(loose, 1, CONTEXT, tokenizer=other)
+
+
 def test_a_slot_that_was_left_holds_nothing_of_before(gguf_file: Path) -> None:
     decoder = LlamaCppDecoder(gguf_file, 2, CONTEXT, threads=1)
 
@@ -151,7 +181,7 @@ def test_heat_and_seed(engine: str, gguf_file: Path, wide_model: Path) -> None:
     def open_decoder() -> Decoder:
         if engine == "llama.cpp":
             return LlamaCppDecoder(gguf_file, 1, CONTEXT, threads=1)
-        return open_hf(spec, None, 1, CONTEXT)
+        return open_hf(spec, [], 1, CONTEXT)
 
     hot = [Work(PROMPTS[0], NEW, sampling=Sampling(temperature=3.0, seed=seed)) for seed in (1, 1, 2)]
     same = [Work(PROMPTS[0], NEW, sampling=Sampling(temperature=3.0, top_k=1)), Work(PROMPTS[0], NEW)]
@@ -168,7 +198,7 @@ def test_nano_answers_over_both_apis_with_its_own_words() -> None:
     renderer = open_renderer(spec.renderer, open_tokenizer(spec))
     speaker = Speaker("nano", spec, renderer, "", 0.0)
     config = ServeConfig(max_concurrent=2, max_new_tokens=8, redact_phi=False)
-    models = open_checkpoint(speaker, None, Path(spec.source), config)
+    models = open_checkpoint([(speaker, None)], Path(spec.source), config)
     question = [{"role": "user", "content": "What is rhinitis?"}]
     with serving(create_app(Index(models), config)) as url:
         chat = post(url, "/v1/chat/completions", model="nano", messages=question).json()
@@ -180,15 +210,15 @@ def test_nano_answers_over_both_apis_with_its_own_words() -> None:
 
 
 def test_targets_are_told_apart(tmp_path: Path) -> None:
-    assert cli.read_target("nano", []).rundir is None
+    assert read_target("nano", ["model=other"]) == Target(load_recipe("base", ["model=nano"]))
     loose = tmp_path / "model.gguf"
     loose.write_bytes(b"GGUF")
-    with pytest.raises(UsageError, match="without its run"):
-        cli.read_target(str(loose), [])
+    with pytest.raises(DataError, match="not a whole GGUF"):
+        read_target(str(loose), ["model=nano"])
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").write_text("extends: demo\n")
     with pytest.raises(UsageError, match="has not finished training"):
-        cli.read_target(str(tmp_path / "run"), [])
+        read_target(str(tmp_path / "run"), [])
     args = argparse.Namespace(targets=["nano"], port=1, sets=["serve.host=0.0.0.0"])
     with pytest.raises(UsageError, match="there is no key"):
         cli.run(args)

@@ -125,3 +125,8 @@ def test_a_failure_within_a_stream_is_its_last_line(url: str, fake: Fake) -> Non
     assert set(rest[-1]) == {"error"}
     assert "secret" not in rest[-1]["error"]
     assert post(url, "/api/chat", model="fake", messages=QUESTION, stream=False).json()["message"]["content"] == REPLY
+
+
+def test_an_empty_text_among_others_keeps_its_place(client: ollama.Client) -> None:
+    alone = client.embed(model="fake", input="nose").embeddings
+    assert client.embed(model="fake", input=["", "nose"]).embeddings[1:] == alone

@@ -101,6 +101,7 @@ class Chat:
         self._last = question
         self.warn(question)
         try:
+            check_text(question)
             for speaker in self._speakers:
                 self.answer(speaker, question)
         except KeyboardInterrupt:
@@ -189,6 +190,11 @@ class Chat:
         for speaker in self._all:
             speaker.forget()
         say("a new conversation", style="dim")
+
+
+def check_text(question: str) -> None:
+    if any("\ud800" <= char <= "\udfff" for char in question):
+        raise UsageError("the question is not UTF-8", where="stdin", todo="convert it, for example with iconv")
 
 
 def path_of(name: str) -> Path:

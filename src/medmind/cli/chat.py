@@ -1,6 +1,7 @@
 """`medmind chat`: talk to what a run trained, beside its base, or to a base model alone."""
 
 import argparse
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     recipe, rundir = open_target(args)
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # what is not UTF-8 is said where it is asked
     interactive = sys.stdin.isatty() and not args.whole
     chat = Chat(
         open_speakers(recipe, rundir),

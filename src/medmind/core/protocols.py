@@ -29,6 +29,24 @@ class Generator(Protocol):
         ...
 
 
+@runtime_checkable
+class Sampler(Protocol):
+    """A Generator that also answers by chance."""
+
+    context: int
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        """Drawn continuations, in the order of the prompts; each hangs on its prompt and its seed alone."""
+        ...
+
+
 class Streamer(Protocol):
     """A Generator that also writes one reply token by token."""
 

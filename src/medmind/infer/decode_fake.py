@@ -31,7 +31,7 @@ class FakeDecoder(SlotDecoder):
         reply = self._write(self._tokenizer.decode(work.prompt))
         self._underway[slot].state = [*self._tokenizer.encode(reply), self._stop_id]
 
-    def embed(self, ids: Sequence[int]) -> list[float]:
+    def embed(self, ids: Sequence[int], voice: str = "") -> list[float]:
         vector = noise(ids, 8)
         return [float(part) for part in vector / np.linalg.norm(vector)]
 

@@ -1,4 +1,4 @@
-"""Decoding with transformers: every conversation has a cache of its own, and base and tuned share their weights."""
+"""Decoding with transformers: every conversation has a cache of its own; a base and its adapters share its weights."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -10,12 +10,16 @@ import torch
 from transformers import DynamicCache
 
 from medmind.infer.slots import Slot, SlotDecoder
-from medmind.models.load import load_base, load_tuned, pick_dtype
+from medmind.models.adapters import FIRST
+from medmind.models.load import add_adapter, load_base, load_tuned, pick_dtype
 from medmind.models.spec import ModelSpec
+
+BASE = "base"
+"""The voice of the weights beneath the adapters."""
 
 
 class HfDecoder(SlotDecoder):
-    """`model` may be a PEFT model: voice "" is then what was trained, voice "base" the weights beneath."""
+    """`model` may be a PEFT model: its first adapter is voice "", others go by name, "base" is beneath them."""
 
     name = "transformers"
     can_embed = True
@@ -41,22 +45,29 @@ class HfDecoder(SlotDecoder):
         return logits
 
     @torch.inference_mode()
-    def embed(self, ids: Sequence[int]) -> list[float]:
+    def embed(self, ids: Sequence[int], voice: str = "") -> list[float]:
         """The mean of the last layer's states over the text."""
         tokens = torch.tensor([list(ids)], device=self._model.device)
-        mean = self._model(
-            input_ids=tokens, output_hidden_states=True, use_cache=False, logits_to_keep=1
-        ).hidden_states[-1]
-        vector = mean[0].float().mean(0)
+        with self._voice(voice):
+            states = self._model(
+                input_ids=tokens, output_hidden_states=True, use_cache=False, logits_to_keep=1
+            ).hidden_states[-1]
+        vector = states[0].float().mean(0)
         found: list[float] = (vector / vector.norm()).tolist()
         return found
 
     def _voice(self, voice: str) -> Any:
-        return self._model.disable_adapter() if voice == "base" else nullcontext()
+        if voice == BASE:
+            return self._model.disable_adapter()
+        if getattr(self._model, "active_adapter", FIRST) != (voice or FIRST):
+            self._model.set_adapter(voice or FIRST)
+        return nullcontext()
 
 
-def open_hf(spec: ModelSpec, trained: Path | None, slots: int, context: int, dtype: str = "float32") -> HfDecoder:
-    """`trained` is an adapter or checkpoint folder, None for the base. An adapter stays apart: its base speaks too."""
+def open_hf(spec: ModelSpec, trained: Sequence[Path], slots: int, context: int, dtype: str = "float32") -> HfDecoder:
+    """The base, a whole checkpoint, or adapters over one base: the voices "", "2", "3", … in this order, and "base"."""
     precision = pick_dtype(dtype)
-    model: Any = load_base(spec, precision) if trained is None else load_tuned(spec, trained, precision)
+    model: Any = load_tuned(spec, trained[0], precision) if trained else load_base(spec, precision)
+    for number, adapter in enumerate(trained[1:], start=2):
+        add_adapter(model, spec, adapter, str(number))
     return HfDecoder(model.to("cuda" if torch.cuda.is_available() else "cpu"), slots, context)

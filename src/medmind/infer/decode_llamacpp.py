@@ -8,9 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from medmind.core.errors import UsageError
+from medmind.core.protocols import Tokenizer
 from medmind.infer.decoder import Judged, Sampling, Step, Work, judge
-from medmind.infer.llamacpp import CACHE_F16, CACHE_F32, FILE_TYPES, SMALL_MODEL, load_library, load_model
+from medmind.infer.llamacpp import (
+    CACHE_F16,
+    CACHE_F32,
+    FILE_TYPES,
+    SMALL_MODEL,
+    check_tokenizer,
+    load_library,
+    load_model,
+)
 from medmind.infer.slots import LOGITS, judge_prompt
 
 CHUNK = 256
@@ -33,24 +41,36 @@ class Growing:
 
 class LlamaCppDecoder:
     name = "llama.cpp"
-    can_embed = False
+    can_embed = can_judge = takes_ids = True
 
-    def __init__(self, path: Path, slots: int, context: int, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, slots: int, context: int, threads: int | None = None, tokenizer: Tokenizer | None = None
+    ) -> None:
+        """The file must make the ids that `tokenizer` makes, if one is given."""
         self._library = load_library()
         self._model = load_model(self._library, path)
+        if tokenizer:
+            check_tokenizer(self._model, tokenizer, path)
         self.dtype = FILE_TYPES.get(self._model.metadata().get("general.file_type", ""), "quantised")
         self.slots, self.context = slots, min(context, self._model.n_ctx_train)
-        settings = self._library.LlamaContextParams()
-        settings.n_ctx, settings.n_seq_max = self.context * slots, slots
-        settings.n_batch = CHUNK + slots
         wanted = 1 if self._model.n_params < SMALL_MODEL else os.cpu_count() or 1
-        settings.n_threads = settings.n_threads_batch = threads or wanted
-        settings.type_k = settings.type_v = CACHE_F32 if self.dtype == "f32" else CACHE_F16
-        settings.flash_attn_type = 0
-        self._session = self._library.LlamaContext(self._model, settings, verbose=False)
+        self._threads = threads or wanted
+        self._session = self._open_session(slots)
         self._batch = self._library.LlamaBatch(n_tokens=CHUNK + slots, embd=0, n_seq_max=1)
         self._echo_chunk = max(16, min(CHUNK, LOGITS // self._model.n_vocab))
         self._underway: dict[int, Growing] = {}
+        self._embedder: Any = None
+
+    def _open_session(self, slots: int, embeddings: bool = False) -> Any:
+        settings = self._library.LlamaContextParams()
+        settings.n_ctx, settings.n_seq_max = self.context * slots, slots
+        settings.n_batch = CHUNK + slots
+        settings.n_threads = settings.n_threads_batch = self._threads
+        settings.type_k = settings.type_v = CACHE_F32 if self.dtype == "f32" else CACHE_F16
+        settings.flash_attn_type, settings.pooling_type = 0, 0
+        session = self._library.LlamaContext(self._model, settings, verbose=False)
+        session.set_embeddings_mode(embeddings)
+        return session
 
     def begin(self, slot: int, work: Work) -> None:
         self._session.memory_seq_rm(slot, -1, -1)
@@ -60,8 +80,21 @@ class LlamaCppDecoder:
         if self._underway.pop(slot, None):
             self._session.memory_seq_rm(slot, -1, -1)
 
-    def embed(self, ids: Sequence[int]) -> list[float]:
-        raise UsageError("llama.cpp gives no embeddings here", todo="serve the checkpoint itself")
+    def embed(self, ids: Sequence[int], voice: str = "") -> list[float]:
+        """The mean of the last layer's states over the text, from a context of its own, made when first asked."""
+        if self._embedder is None:
+            self._embedder = self._open_session(slots=1, embeddings=True)
+        self._embedder.kv_cache_clear()
+        total = np.zeros(self._model.n_embd)
+        for start in range(0, len(ids), CHUNK):
+            part = ids[start : start + CHUNK]
+            self._batch.clear()
+            for offset, token in enumerate(part):
+                self._batch.add(token, start + offset, [0], True)
+            self._embedder.decode(self._batch)
+            total += np.sum([self._embedder.get_embeddings_ith(place) for place in range(len(part))], axis=0)
+        found: list[float] = (total / np.linalg.norm(total)).tolist()
+        return found
 
     def step(self) -> list[Step]:
         if not self._underway:

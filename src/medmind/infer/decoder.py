@@ -5,9 +5,13 @@ A Generator does a whole batch and returns; a Decoder does one step for everyone
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
+
+from medmind.core.types import Message
+
+End = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class Work:
     """Whether the prompt's own tokens are judged too."""
     voice: str = ""
     """Which of the models that share these weights speaks: "" is the first."""
+    messages: tuple[Message, ...] = ()
+    """The conversation the prompt was made of, for engines that make it themselves; none of a plain text."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,17 @@ class Judged:
 
 @dataclass
 class Step:
-    """What one step brought one slot: tokens of the prompt that were read, then at most one new token."""
+    """What one step brought one slot: tokens of the prompt that were read, then at most one new token.
+
+    An engine that is told no tokens gives `text`, and says itself how it ended, or that it came to nothing.
+    """
 
     slot: int
     read: list[Judged] = field(default_factory=list)
     new: Judged | None = None
+    text: str = ""
+    end: End | None = None
+    fault: str = ""
 
 
 class Decoder(Protocol):
@@ -74,6 +86,10 @@ class Decoder(Protocol):
     """The most tokens of one conversation: its prompt and its reply."""
     slots: int
     can_embed: bool
+    can_judge: bool
+    """Whether tokens, of prompt or reply, come with their log-probabilities."""
+    takes_ids: bool
+    """False: it makes its own prompt of `Work.messages`, and knows no plain text."""
 
     def begin(self, slot: int, work: Work) -> None:
         """Lays the work into an empty slot; its prompt is read by the steps that follow."""
@@ -87,7 +103,7 @@ class Decoder(Protocol):
         """Empties a slot, finished or not."""
         ...
 
-    def embed(self, ids: Sequence[int]) -> list[float]:
+    def embed(self, ids: Sequence[int], voice: str = "") -> list[float]:
         """The text's place in the model's own space, of length 1."""
         ...
 

@@ -15,7 +15,7 @@ from medmind.core.log import say
 from medmind.core.protocols import Progress, Tokenizer
 from medmind.core.registry import did_you_mean
 from medmind.core.types import Completion, Message
-from medmind.infer.limits import check_rows, reply_limit
+from medmind.infer.limits import PROBE, check_rows, reply_limit
 from medmind.infer.wire import Refused, Wire
 
 KEY = "MEDMIND_API_KEY"
@@ -24,7 +24,6 @@ STREAMS = 4
 """Requests underway at once."""
 ROWS = 16
 """Prompts judged in one request."""
-PROBE = "Chest pain, 38.5 °C (naïve): β-blocker 20 mg?\n"
 SPARE = 2
 """Tokens kept free: a judged prompt is followed by one more, and some servers want room after that."""
 Api = Literal["completions", "chat", "ollama"]
@@ -131,7 +130,7 @@ class ChatEndpoint(Endpoint):
 
     def __init__(self, server: Server, tokenizer: Tokenizer, api: Api) -> None:
         super().__init__(server, tokenizer)
-        self._api = api
+        self.api = api
         self.name = f"endpoint {server.kind}, prompt made by the server"
 
     def generate(
@@ -145,7 +144,7 @@ class ChatEndpoint(Endpoint):
     def converse(
         self, conversations: Sequence[Sequence[Message]], max_new_tokens: int, progress: Progress | None = None
     ) -> list[Completion]:
-        say_reply = self._say_ollama if self._api == "ollama" else self._say_openai
+        say_reply = self._say_ollama if self.api == "ollama" else self._say_openai
         return self._all(lambda messages: say_reply(messages, max_new_tokens), conversations, progress)
 
     def _say_openai(self, messages: Sequence[Message], limit: int) -> Completion:
@@ -168,11 +167,11 @@ class ChatEndpoint(Endpoint):
 
 
 def open_endpoint(
-    url: str, model: str, tokenizer: Tokenizer, context: int, *, pause: float = 1.0
+    url: str, model: str, tokenizer: Tokenizer, context: int, *, key: str | None = None, pause: float = 1.0
 ) -> IdEndpoint | ChatEndpoint:
-    """Looks once what the server can do. `context` is the model's own; the server may have less."""
+    """Looks once what the server can do. `context` is the model's own; the server may have less. No key: the usual."""
     root, api = take_apart(url)
-    wire = Wire(root, os.environ.get(KEY, ""), pause=pause)
+    wire = Wire(root, os.environ.get(KEY, "") if key is None else key, pause=pause)
     server = find_server(wire, model, context, api)
     found: IdEndpoint | ChatEndpoint
     if api in (None, "completions") and takes_our_ids(server, tokenizer):
@@ -202,9 +201,7 @@ def find_server(wire: Wire, model: str, context: int, api: Api | None) -> Server
         card = cards[name]
         meta = card.get("meta") or {}
         if meta.get("screened"):
-            say(
-                f"{name} takes patient identifiers out of its replies: start it with serve.phi=off to measure the model"
-            )
+            say(f"{name} takes patient identifiers out of its replies; serve.redact_phi=false there leaves them")
         owner = str(card.get("owned_by", ""))
         kind = {"vllm": "vllm", "llamacpp": "llama.cpp", "medmind": "medmind", "library": "ollama"}.get(owner, "openai")
         limit = card.get("max_model_len") or meta.get("context_length") or meta.get("n_ctx") or context

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,18 @@ from transformers import DynamicCache, PreTrainedModel
 
 from medmind.core.protocols import Progress
 from medmind.core.types import Completion
+from medmind.infer.decoder import Sampling
 from medmind.infer.limits import check_rows, reply_limit
+from medmind.infer.reading import read
+from medmind.infer.slots import choose
 
 HEAD_LINES = 512
 """Positions that go through the output layer at once: with a vocabulary of 128,000, a quarter of a gigabyte."""
 
 CPU_IDS = 1024
 """Ids read at once on a CPU, where larger batches fall out of its caches: nano then needs a third more time."""
+Pick = Callable[[Sequence[int], torch.Tensor], list[int]]
+"""The next token of each of these prompts, by their places, out of a line of logits each."""
 Pass = tuple[tuple[int, ...], list[int]]
 """Ids to be read, and the rows they are read for."""
 
@@ -47,13 +51,35 @@ class HfGenerator:
     def generate(
         self, prompts: Sequence[Sequence[int]], max_new_tokens: int, progress: Progress | None = None
     ) -> list[Completion]:
+        return self._write(prompts, max_new_tokens, lambda _, logits: logits.argmax(-1).tolist(), progress)
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+        progress: Progress | None = None,
+    ) -> list[Completion]:
+        """Each prompt draws from a source of its own, so that no neighbour in the batch changes it."""
+        draws, wanted = [np.random.default_rng(seed) for seed in seeds], Sampling(temperature=temperature)
+
+        def pick(places: Sequence[int], logits: torch.Tensor) -> list[int]:
+            lines = logits.float().cpu().numpy()
+            return [choose(line, wanted, (), draws[place]) for place, line in zip(places, lines, strict=True)]
+
+        return self._write(prompts, max_new_tokens, pick, progress)
+
+    def _write(
+        self, prompts: Sequence[Sequence[int]], max_new_tokens: int, pick: Pick, progress: Progress | None
+    ) -> list[Completion]:
         """Longest prompts first, so that memory runs out at the start or not at all."""
         limits = [reply_limit(self.context, prompt, max_new_tokens) for prompt in prompts]
         order = sorted(range(len(prompts)), key=lambda place: -len(prompts[place]))
         done: dict[int, Completion] = {}
         for start in range(0, len(order), self._batch_size):
             places = order[start : start + self._batch_size]
-            replies = self._continue([prompts[place] for place in places], [limits[place] for place in places])
+            replies = self._continue(places, prompts, limits, pick)
             done |= dict(zip(places, replies, strict=True))
             if progress:
                 progress(len(done), len(prompts))
@@ -103,8 +129,13 @@ class HfGenerator:
         return found
 
     @torch.inference_mode()
-    def _continue(self, prompts: Sequence[Sequence[int]], limits: Sequence[int]) -> list[Completion]:
-        """Left-padded, so that every reply grows at the right edge; a finished row leaves the batch at once."""
+    def _continue(
+        self, places: Sequence[int], prompts: Sequence[Sequence[int]], limits: Sequence[int], pick: Pick
+    ) -> list[Completion]:
+        """The prompts at these places, left-padded, so that every reply grows at the right edge; a finished row leaves
+        the batch at once.
+        """
+        prompts, limits = [prompts[place] for place in places], [limits[place] for place in places]
         device = self._model.device
         width = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
@@ -124,9 +155,9 @@ class HfGenerator:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            following = output.logits[:, -1].argmax(-1)
+            tokens = pick([places[row] for row in rows], output.logits[:, -1])
             keep = []
-            for place, (row, token) in enumerate(zip(rows, following.tolist(), strict=True)):
+            for place, (row, token) in enumerate(zip(rows, tokens, strict=True)):
                 if token in self._stop_ids:
                     stops[row] = token
                     continue
@@ -137,8 +168,8 @@ class HfGenerator:
                 rows = [rows[place] for place in keep]
                 chosen = torch.tensor(keep, device=device, dtype=torch.long)
                 cache.batch_select_indices(chosen)
-                following, mask, positions = following[chosen], mask[chosen], positions[chosen]
-            ids = following[:, None]
+                mask, positions = mask[chosen], positions[chosen]
+            ids = torch.tensor([[tokens[place]] for place in keep], device=device)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             positions = positions[:, -1:] + 1
         return [
@@ -148,54 +179,28 @@ class HfGenerator:
 
     @torch.inference_mode()
     def _judge(
-        self, read: Sequence[Sequence[int]], wanted: Sequence[Sequence[tuple[int, Sequence[int], Sequence[int]]]]
+        self, ids: Sequence[Sequence[int]], wanted: Sequence[Sequence[tuple[int, Sequence[int], Sequence[int]]]]
     ) -> dict[int, list[float]]:
-        """For ids that are read: the log-likelihoods of each (place, context, continuation) they are read for.
-
-        Right-padded without a mask: under causal attention the padding comes too late to be seen.
-        """
-        width = max(map(len, read))
-        ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in read], device=self._model.device)
+        """For ids that are read: the log-likelihoods of each (place, context, continuation) they are read for."""
         asked = [(number, row) for number, rows in enumerate(wanted) for row in rows]
         spots = [(n, len(c) - 1 + at) for n, (_, c, tail) in asked for at in range(len(tail))]
-        with last_mlp_at(self._model, spots):
-            hidden = self._model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        tokens = torch.tensor([token for _, (_, _, tail) in asked for token in tail], device=ids.device)
-        values = iter(self._logs(hidden, spots, tokens))
-        return {place: [next(values) for _ in tail] for _, (place, _, tail) in asked}
-
-    def _logs(self, hidden: torch.Tensor, spots: list[tuple[int, int]], tokens: torch.Tensor) -> list[float]:
-        """The log-likelihood of each token after its spot (row, position); a spot goes through the head once."""
         once = sorted(set(spots))
         line_of = {spot: line for line, spot in enumerate(once)}
-        lines = torch.tensor([line_of[spot] for spot in spots], device=tokens.device)
-        found = torch.empty(len(spots), device=tokens.device)
-        for start in range(0, len(once), HEAD_LINES):
-            rows, places = zip(*once[start : start + HEAD_LINES], strict=True)
-            logits = self._model.get_output_embeddings()(hidden[list(rows), list(places)]).float()
-            here = (lines >= start) & (lines < start + HEAD_LINES)
-            local = lines[here] - start
-            found[here] = logits[local, tokens[here]] - logits.logsumexp(1)[local]
+        hidden = read(self._model, ids, once)
+        tokens = [token for _, (_, _, tail) in asked for token in tail]
+        values = iter(self._logs(hidden, [line_of[spot] for spot in spots], tokens))
+        return {place: [next(values) for _ in tail] for _, (place, _, tail) in asked}
+
+    def _logs(self, hidden: torch.Tensor, lines: Sequence[int], tokens: Sequence[int]) -> list[float]:
+        """The log-likelihood of each token after the state in its line; a line goes through the head once."""
+        places, wanted = (torch.tensor(list(one), device=hidden.device) for one in (lines, tokens))
+        found = torch.empty(len(tokens), device=hidden.device)
+        for start in range(0, len(hidden), HEAD_LINES):
+            logits = self._model.get_output_embeddings()(hidden[start : start + HEAD_LINES]).float()
+            here = (places >= start) & (places < start + HEAD_LINES)
+            local = places[here] - start
+            found[here] = logits[local, wanted[here]] - logits.logsumexp(1)[local]
         return [float(value) for value in found.tolist()]
-
-
-@contextmanager
-def last_mlp_at(model: Any, spots: Sequence[tuple[int, int]]) -> Iterator[None]:
-    """Within it, the last block's MLP works only where it is read: no position sees another's. Elsewhere, nonsense."""
-    mlp = model.get_decoder().layers[-1].mlp
-    whole = mlp.forward
-    rows, places = map(list, zip(*set(spots), strict=True))
-
-    def part(states: torch.Tensor) -> torch.Tensor:
-        found = torch.zeros_like(states)
-        found[rows, places] = whole(states[rows, places])
-        return found
-
-    mlp.forward = part
-    try:
-        yield
-    finally:
-        mlp.forward = whole
 
 
 def batches(passes: Sequence[Pass], budget: int) -> Iterator[Sequence[Pass]]:

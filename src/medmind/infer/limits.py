@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from medmind.core.errors import DataError
 
+PROBE = "Chest pain, 38.5 °C (naïve): β-blocker 20 mg?\n"
+"""A text that tells tokenizers apart."""
+
 
 def reply_limit(context: int, prompt: Sequence[int], max_new_tokens: int) -> int:
     """How many tokens this reply may have: the context is never exceeded."""

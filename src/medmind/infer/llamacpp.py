@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmind.core.errors import DataError, EnvironmentFault
-from medmind.core.protocols import Progress
+from medmind.core.protocols import Progress, Tokenizer
 from medmind.core.types import Completion
-from medmind.infer.limits import check_rows, reply_limit
+from medmind.infer.limits import PROBE, check_rows, reply_limit
 
 FILE_TYPES = {"0": "f32", "1": "f16", "7": "q8_0", "15": "q4_k_m", "17": "q5_k_m", "18": "q6_k", "32": "bf16"}
 """general.file_type as a file name says it."""
@@ -101,6 +101,16 @@ class LlamaCppGenerator:
         """Whether every user of llama.cpp stops here, whatever the stops it was told."""
         return bool(self._vocab.is_eog(token))
 
+    @property
+    def vocab_size(self) -> int:
+        return int(self._vocab.n_vocab)
+
+    @property
+    def control(self) -> dict[str, int]:
+        """The control tokens by name."""
+        every = range(self.vocab_size)
+        return {self._vocab.get_text(token): token for token in every if self._vocab.is_control(token)}
+
     def encode_template(self, text: str) -> list[int]:
         """The ids a server makes of a rendered template without BOS: control tokens are read, BOS is added."""
         ids: list[int] = self._vocab.tokenize(text, True, True)
@@ -160,3 +170,11 @@ def load_model(library: Any, path: Path) -> Any:
         return Model(str(path), library.LlamaModelParams())
     except (ValueError, RuntimeError, OSError) as error:
         raise DataError(f"llama.cpp cannot load the file: {error}", where=str(path), todo="export it again") from None
+
+
+def check_tokenizer(model: Any, tokenizer: Tokenizer, path: Path) -> None:
+    """Whether the file makes the ids of a text that this tokenizer makes: else all it hears is noise."""
+    vocab = model.get_vocab()
+    same = list(vocab.tokenize(PROBE, False, False)) == tokenizer.encode(tokenizer.blank + PROBE)
+    if not same or vocab.n_vocab < tokenizer.vocab_size:
+        raise DataError("its tokenizer is another than the model's", where=str(path), todo="--set model=NAME")

@@ -35,6 +35,7 @@ class SlotDecoder(ABC):
     dtype: str
     context: int
     can_embed = False
+    can_judge = takes_ids = True
 
     def __init__(self, slots: int, vocab_size: int) -> None:
         self.slots = slots
@@ -54,7 +55,7 @@ class SlotDecoder(ABC):
     def step(self) -> list[Step]:
         return [self._advance(number, slot) for number, slot in sorted(self._underway.items())]
 
-    def embed(self, ids: Sequence[int]) -> list[float]:
+    def embed(self, ids: Sequence[int], voice: str = "") -> list[float]:
         raise NotImplementedError
 
     def _advance(self, number: int, slot: Slot) -> Step:

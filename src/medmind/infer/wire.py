@@ -3,15 +3,19 @@
 import http.client
 import json
 import socket
+import threading
 import time
 import urllib.parse
 import weakref
+from collections.abc import Generator
+from contextlib import closing, suppress
 from typing import Any
 
 from medmind.core.errors import EnvironmentFault, UsageError
 
 LONGEST_ANSWER = 256 << 20
 """Bytes; likelihoods of a batch of long prompts are a few megabytes."""
+LONGEST_LINE = 1 << 20
 LONGEST_PAUSE = 30.0
 SHOWN = 200
 """Characters of a server's own message within an error."""
@@ -68,6 +72,15 @@ class Wire:
             todo="start it and run the same command again",
         )
 
+    def stream(self, path: str, body: dict[str, Any]) -> "Stream":
+        """The same for an answer that comes in lines; asked once, when the first line is."""
+        return Stream(self, path, body)
+
+    def post(self, connection: http.client.HTTPConnection, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
+        place = self._parts.path.rstrip("/") + path
+        connection.request("POST", place, json.dumps(body).encode(), self._headers)
+        return connection.getresponse()
+
     def _send(self, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
         """The whole answer within the time, so that a server that drips cannot hold us."""
         deadline = time.monotonic() + self._timeout
@@ -89,11 +102,43 @@ class Wire:
         try:
             return self._idle.pop()
         except IndexError:
-            kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-            connection = kind(str(self._parts.hostname), self._parts.port, timeout=self._timeout)
-            connection.connect()
-            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return connection
+            return self.connect()
+
+    def connect(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(str(self._parts.hostname), self._parts.port, timeout=self._timeout)
+        connection.connect()
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+
+class Stream:
+    """An answer line by line, on a connection of its own; `close`, by any thread, ends it."""
+
+    def __init__(self, wire: Wire, path: str, body: dict[str, Any]) -> None:
+        self._wire, self._path, self._body = wire, path, body
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._closed = False
+
+    def lines(self) -> Generator[bytes]:
+        with closing(self._wire.connect()) as connection:
+            with self._lock:
+                self._socket = connection.sock
+            if self._closed:
+                return
+            with self._wire.post(connection, self._path, self._body) as response:
+                if response.status != 200:
+                    raise Refused(response.status, message_of(response.read(SHOWN)))
+                while not self._closed and (line := response.readline(LONGEST_LINE)):
+                    if line := line.strip():
+                        yield line
+
+    def close(self) -> None:
+        with self._lock, suppress(OSError):
+            self._closed = True
+            if self._socket:
+                self._socket.shutdown(socket.SHUT_RDWR)
 
 
 def close_all(connections: list[http.client.HTTPConnection]) -> None:

@@ -26,7 +26,8 @@ def find_red_flag(text: str) -> RedFlag | None:
 
 
 def kinds(rules: Rules, message: str) -> Iterator[Kind]:
-    """Every kind of emergency in a message of plain words."""
+    """Every kind of emergency in a message of plain words; each sentence begins after a dot, the first one too."""
+    message = f" . {message}"
     if rules.exam.search(message):
         return
     if any(not denied(rules, message, match) for match in rules.wish.finditer(message)):
@@ -34,7 +35,7 @@ def kinds(rules: Rules, message: str) -> Iterator[Kind]:
     if rules.study.search(message):
         return
     for kind, pattern in rules.said.items():
-        if any(meant(rules, message, match) for match in pattern.finditer(message)):
+        if said(rules, message, pattern):
             yield kind
     needed = bool(rules.need.search(message))
     for kind, pattern in rules.sign.items():
@@ -42,9 +43,28 @@ def kinds(rules: Rules, message: str) -> Iterator[Kind]:
             if meant(rules, message, match) and (needed or rules.who.search(before(message, match).rstrip())):
                 yield kind
     if rules.person.search(message):
-        for kind, *parts in rules.pair:
-            if all(any(meant(rules, message, match) for match in part.finditer(message)) for part in parts):
+        for kind, parts in rules.pair:
+            if all(said(rules, message, part) for part in parts):
                 yield kind
+        alarms = list(signs(rules, message))
+        if len(alarms) > 1:
+            yield from alarms
+
+
+def signs(rules: Rules, message: str) -> Iterator[Kind]:
+    """The kinds of the lesser signs, one for each that has words of its own."""
+    taken = 0
+    for kind, pattern in rules.alarm:
+        for match in pattern.finditer(message):
+            words = (1 << match.end()) - (1 << match.start())
+            if not words & taken and meant(rules, message, match):
+                taken |= words
+                yield kind
+                break
+
+
+def said(rules: Rules, message: str, pattern: re.Pattern[str]) -> bool:
+    return any(meant(rules, message, match) for match in pattern.finditer(message))
 
 
 def meant(rules: Rules, message: str, match: re.Match[str]) -> bool:

@@ -41,8 +41,10 @@ class Rules:
     """Phrases that tell of a present emergency by themselves."""
     sign: dict[Kind, Pattern]
     """Names of what is felt or seen: they count where someone present has it, or help is asked for."""
-    pair: tuple[tuple[Kind, Pattern, Pattern], ...]
-    """Signs only together, of someone present."""
+    pair: tuple[tuple[Kind, tuple[Pattern, ...]], ...]
+    """Signs of someone present: one that is plain by itself, or several only together."""
+    alarm: tuple[tuple[Kind, Pattern], ...]
+    """Lesser signs: of someone present, any two of them together."""
     wish: Pattern
     """The writer wishes to die, or hurts themselves: counts whatever else the message is about."""
     who: Pattern
@@ -77,11 +79,13 @@ def read_rules(language: str) -> Rules:
         elif line and not line.startswith("#"):
             sections.setdefault(section, []).append(fill(line, macros))
     pairs = [(kind, line.split(" && ")) for kind in Kind for line in sections.get(f"pair: {kind}", [])]
+    alarms = [(kind, line) for kind in Kind for line in sections.get(f"alarm: {kind}", [])]
     return Rules(
         language=language,
         said=by_kind("said", sections),
         sign=by_kind("sign", sections),
-        pair=tuple((kind, phrase(one), phrase(other)) for kind, (one, other) in pairs),
+        pair=tuple((kind, tuple(map(phrase, parts))) for kind, parts in pairs),
+        alarm=tuple((kind, phrase(line)) for kind, line in alarms),
         wish=phrase(*sections["wish"]),
         who=phrase(*sections["who"]),
         need=phrase(*sections["need"]),

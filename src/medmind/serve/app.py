@@ -17,7 +17,7 @@ from medmind.core.types import Message
 from medmind.serve.beside import Beside
 from medmind.serve.completions import Completions
 from medmind.serve.config import ServeConfig
-from medmind.serve.engine import EngineBroken, EngineBusy
+from medmind.serve.engine import EngineBroken, EngineBusy, WorkLost
 from medmind.serve.errors import ApiError, ClientGone, as_api, error_response
 from medmind.serve.guard import Guard, allowed_names
 from medmind.serve.ollama import Ollama
@@ -61,12 +61,12 @@ def create_app(
         for engine in index.engines:
             engine.close()
 
-    known = (ApiError, HTTPException, EngineBusy, EngineBroken, TimeoutError)
+    known = (ApiError, HTTPException, EngineBusy, EngineBroken, WorkLost, TimeoutError)
     handlers: dict[Any, Any] = dict.fromkeys((*known, Exception), on_error)
     handlers |= {ClientGone: on_gone, ClientDisconnect: on_gone}
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=life)
     app.router.redirect_slashes = False
-    return Guard(app, allowed_names(config.host, config.names), digest)
+    return Guard(app, allowed_names(config.host, config.names), digest, config.log_bodies)
 
 
 def ollama_routes(ollama: Ollama) -> list[Route]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from medmind.core.types import Message
 from medmind.infer.decoder import Work
 from medmind.serve.bodies import DetokenizeBody, TokenizeBody, read
-from medmind.serve.engine import Engine, EngineBroken, EngineBusy, follow
+from medmind.serve.engine import Engine, EngineBroken, EngineBusy, WorkLost, follow
 from medmind.serve.errors import refused
 from medmind.serve.served import Index
 
@@ -103,7 +104,7 @@ class Beside:
 async def writes(engine: Engine, token: int) -> bool:
     """Whether it writes a token in time; in a full queue nothing is wrong."""
     try:
-        (ticket,) = engine.submit([Work((token,), 1)])
+        (ticket,) = engine.submit([Work((token,), 1, messages=(Message(role="user", text="."),))])
     except EngineBusy:
         return True
     except EngineBroken:
@@ -113,7 +114,7 @@ async def writes(engine: Engine, token: int) -> bool:
             async for _ in follow(ticket):
                 pass
         return True
-    except (TimeoutError, EngineBroken):
+    except (TimeoutError, EngineBroken, WorkLost):
         return False
     finally:
         engine.leave([ticket])

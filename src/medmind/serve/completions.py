@@ -117,10 +117,10 @@ def scored(body: CompletionBody, reply: Reply) -> list[Judged]:
 
 def to_prompt(model: Served, given: Any, special: bool) -> Prompt:
     if not isinstance(given, str):
-        ids = model.fitting(tuple(given))
+        ids = model.continued(tuple(given))
         return Prompt(ids, model.renderer.tokenizer.decode(ids), 0)
     bare = model.plain_prompt(given, special=False)
-    ids = model.fitting(model.plain_prompt(given, special))
+    ids = model.continued(model.plain_prompt(given, special))
     return Prompt(ids, given, len(ids) - len(bare))
 
 
@@ -129,6 +129,8 @@ def check(model: Served, body: CompletionBody) -> None:
         raise unable(model.name, "suffix", "suffix")
     if body.best_of not in (None, body.n or 1):
         raise unable(model.name, "best_of other than n", "best_of")
+    if body.logprobs is not None and not model.engine.can_judge:
+        raise unable(model.name, "logprobs", "logprobs")
     if model.screened and body.logprobs is not None and (body.max_tokens is None or body.max_tokens > 1):
         raise unable(
             model.name, "logprobs of more than one new token: its replies are screened (serve.redact_phi)", "logprobs"
@@ -140,7 +142,7 @@ def to_ask(model: Served, body: CompletionBody, prompt: Prompt, number: int) -> 
     limit = model.limit(prompt.ids, 16 if body.max_tokens is None else body.max_tokens or 1)
     sampling = nth(sampling_of(model, body), number)
     echo = bool(body.echo) and body.logprobs is not None
-    return Ask(prompt.ids, limit, sampling, body.stop, body.logprobs, echo, trim=False)
+    return Ask(prompt.ids, limit, sampling, (), body.stop, body.logprobs, echo, trim=False)
 
 
 class Scribe:

@@ -1,8 +1,8 @@
 """Settings of serving."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medmind.core.config import StageConfig
 from medmind.safety.texts import Additions
@@ -32,12 +32,21 @@ class ServeConfig(StageConfig):
     """Seconds a request may take, waiting included."""
     redact_phi: bool = True
     """Whether patient identifiers are taken out of what leaves the server."""
+    log_bodies: bool = False
+    """Whether questions and answers are written to the log, without the patient identifiers that are found in them."""
     red_flags: bool = True
     """Whether a message that tells of an emergency gets the emergency text first, here and in medmind chat."""
     emergency_text: str = ""
     """An operator's own; empty: ours, in the language of the message."""
     note: Literal["terms", "always", "never"] = "terms"
     """Which replies without the educational note get it: those of recipes of the terms task, all, none."""
+
+    @model_validator(mode="after")
+    def log_only_what_is_screened(self) -> Self:
+        """A streamed answer comes in pieces, and in a piece of a telephone number nobody finds one."""
+        if self.log_bodies and not self.redact_phi:
+            raise ValueError("serve.log_bodies needs serve.redact_phi: patient identifiers would reach the log")
+        return self
 
     def additions(self, task: str) -> Additions:
         """What is put around the replies of a model that was trained for a task."""

@@ -10,13 +10,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from medmind.infer.decoder import Decoder, Judged, Step, Work
+from medmind.infer.decoder import Decoder, End, Judged, Step, Work
 
 ATTEMPTS = 3
 """How often in a row a broken decoder is opened again before the engine gives up."""
-End = Literal["stop", "length"]
 
 
 class EngineBusy(Exception):
@@ -31,14 +29,19 @@ class EngineBroken(Exception):
     """The model failed at work, or cannot be opened."""
 
 
+class WorkLost(Exception):
+    """This one text came to nothing; the model is well. In words that may be told to anyone."""
+
+
 @dataclass(frozen=True)
 class Update:
-    """What one step brought: tokens of the prompt, a token of the reply, the end. A failure ends it too."""
+    """What one step brought: tokens of the prompt, a token or a text of the reply, the end. An error ends it too."""
 
     read: Sequence[Judged] = ()
     new: Judged | None = None
+    text: str = ""
     end: End | None = None
-    failure: str = ""
+    error: Exception | None = None
 
 
 @dataclass(eq=False)
@@ -55,6 +58,16 @@ class Ticket:
     began: float = 0.0
 
 
+@dataclass(frozen=True)
+class Errand:
+    """A text whose place in the model's space is wanted."""
+
+    ids: Sequence[int]
+    voice: str
+    future: "asyncio.Future[list[float]]"
+    loop: asyncio.AbstractEventLoop
+
+
 class Engine:
     """`open_decoder` is called in the engine's own thread, and again after a failure."""
 
@@ -63,7 +76,7 @@ class Engine:
         self._wake = threading.Condition()
         self._waiting: list[Ticket] = []
         self._active: dict[int, Ticket] = {}
-        self._errands: list[tuple[Sequence[int], asyncio.Future[list[float]], asyncio.AbstractEventLoop]] = []
+        self._errands: list[Errand] = []
         self._requests = itertools.count()
         self._ready = threading.Event()
         self._closing = False
@@ -76,7 +89,7 @@ class Engine:
         self._thread.start()
 
     def wait_ready(self) -> None:
-        """Until the model is open; what it is stands in name, dtype, context, slots, can_embed."""
+        """Until the model is open; what it is stands in the attributes of a Decoder, which are its own too."""
         self._ready.wait()
         if self._error:
             raise self._error
@@ -105,15 +118,15 @@ class Engine:
             self._waiting = [ticket for ticket in self._waiting if not ticket.left]
             self._wake.notify()
 
-    async def embed(self, ids: Sequence[int]) -> list[float]:
+    async def embed(self, ids: Sequence[int], voice: str = "") -> list[float]:
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[float]] = loop.create_future()
+        errand = Errand(ids, voice, loop.create_future(), loop)
         with self._wake:
             if self.failure:
                 raise EngineBroken(self.failure)
-            self._errands.append((ids, future, loop))
+            self._errands.append(errand)
             self._wake.notify()
-        return await future
+        return await errand.future
 
     def close(self) -> None:
         with self._wake:
@@ -147,7 +160,8 @@ class Engine:
     def _serve(self) -> None:
         decoder = self._open()
         self.name, self.dtype, self.context = decoder.name, decoder.dtype, decoder.context
-        self.slots, self.can_embed = decoder.slots, decoder.can_embed
+        self.slots, self.takes_ids = decoder.slots, decoder.takes_ids
+        self.can_embed, self.can_judge = decoder.can_embed, decoder.can_judge
         self._ready.set()
         while self._turn(decoder):
             pass
@@ -161,12 +175,15 @@ class Engine:
                 return False
             errands, self._errands = self._errands, []
             self._release(decoder)
+            if not self._active:
+                self.last_step = time.monotonic()
             self._admit(decoder)
-            self.last_step = time.monotonic()
-        for ids, future, loop in errands:
-            tell(loop, settle, future, decoder.embed(ids))
+        for errand in errands:
+            tell(errand.loop, settle, errand.future, decoder.embed(errand.ids, errand.voice))
         steps = decoder.step()
-        self.counts["steps"] += 1
+        if steps:
+            self.last_step = time.monotonic()
+            self.counts["steps"] += 1
         self.counts["busy_slots"] += len(steps)
         self._hand_out(decoder, steps)
         return True
@@ -196,21 +213,15 @@ class Engine:
         with self._wake:
             for step in steps:
                 ticket = self._active[step.slot]
-                end: End | None = None
-                if step.new is not None:
-                    ticket.written += 1
-                    self.counts["new_tokens"] += 1
-                    if step.new.token in ticket.work.stop_ids:
-                        end = "stop"
-                    elif ticket.written >= ticket.work.max_new_tokens:
-                        end = "length"
-                if end:
+                end, lost = end_of(ticket, step), WorkLost(step.fault) if step.fault else None
+                self.counts["new_tokens"] += bool(step.new or step.text)
+                if end or lost:
                     decoder.drop(step.slot)
                     del self._active[step.slot]
-                    self.counts["finished"] += 1
+                    self.counts["failed" if lost else "finished"] += 1
                     self._seconds = 0.9 * self._seconds + 0.1 * (time.monotonic() - ticket.began)
-                if step.read or step.new:
-                    news[ticket.loop].append((ticket, Update(step.read, step.new, end)))
+                if step.read or step.new or step.text or end or lost:
+                    news[ticket.loop].append((ticket, Update(step.read, step.new, step.text, end, lost)))
         for loop, updates in news.items():
             tell(loop, deliver, updates)
 
@@ -226,9 +237,19 @@ class Engine:
                 self._waiting.clear()
             self.counts["failed"] += len(told)
         for ticket in told:
-            tell(ticket.loop, deliver, [(ticket, Update(failure=failure))])
-        for _, future, loop in errands:
-            tell(loop, settle, future, EngineBroken(failure))
+            tell(ticket.loop, deliver, [(ticket, Update(error=EngineBroken(failure)))])
+        for errand in errands:
+            tell(errand.loop, settle, errand.future, EngineBroken(failure))
+
+
+def end_of(ticket: Ticket, step: Step) -> End | None:
+    """What the engine says itself, or what its token means."""
+    if step.new is None:
+        return step.end
+    ticket.written += 1
+    if step.new.token in ticket.work.stop_ids:
+        return "stop"
+    return "length" if ticket.written >= ticket.work.max_new_tokens else None
 
 
 def tell(loop: asyncio.AbstractEventLoop, *call: object) -> None:
@@ -251,11 +272,11 @@ def settle(future: "asyncio.Future[list[float]]", result: list[float] | Exceptio
 
 
 async def follow(ticket: Ticket) -> AsyncIterator[Update]:
-    """Until its end; a failure is raised."""
+    """Until its end; an error is raised."""
     while True:
         update = await ticket.updates.get()
-        if update.failure:
-            raise EngineBroken(update.failure)
+        if update.error:
+            raise update.error
         yield update
         if update.end:
             return

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from medmind.serve.engine import EngineBroken, EngineBusy
+from medmind.serve.engine import EngineBroken, EngineBusy, WorkLost
 
 KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
@@ -58,6 +58,8 @@ def as_api(error: Exception) -> ApiError:
         return ApiError(
             503, "the model failed at work and is being started again", "engine_failed", headers={"retry-after": "5"}
         )
+    if isinstance(error, WorkLost):
+        return ApiError(502, str(error), "no_answer")
     if isinstance(error, TimeoutError):
         return ApiError(504, "the answer took longer than this server allows", "timeout")
     return ApiError(500, "internal error", "internal_error")

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medmind.serve.errors import ApiError, error_response
 from medmind.serve.keys import is_right
+from medmind.serve.transcript import Transcript
 
 log = logging.getLogger("medmind.serve")
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -36,8 +37,8 @@ def is_loopback(host: str) -> bool:
 class Guard:
     """`names` are the configured ones; a digest of None lets everyone in, which is for loopback alone."""
 
-    def __init__(self, app: ASGIApp, names: Iterable[str], digest: bytes | None) -> None:
-        self._app, self._digest = app, digest
+    def __init__(self, app: ASGIApp, names: Iterable[str], digest: bytes | None, log_bodies: bool = False) -> None:
+        self._app, self._digest, self._log_bodies = app, digest, log_bodies
         self._names = LOOPBACK | {name.lower() for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,17 +57,21 @@ class Guard:
                 headers.setdefault("cache-control", "no-store")
             await send(message)
 
+        transcript = Transcript(receive, note) if self._log_bodies else None
+        ends = (transcript.receive, transcript.send) if transcript else (receive, note)
         try:
             self._check(scope)
         except ApiError as error:
-            await error_response(scope["path"], error)(scope, receive, note)
+            await error_response(scope["path"], error)(scope, *ends)
         else:
             with suppress(Exception):  # answered and noted already
-                await self._app(scope, receive, note)
+                await self._app(scope, *ends)
         finally:
             took = (time.monotonic() - started) * 1000
             route = getattr(scope.get("endpoint"), "__qualname__", "-")
             log.info("%s %s %s %d %.0f ms", number, scope["method"], route, status or 499, took)
+            if transcript:
+                transcript.tell(number)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ from medmind.infer.decoder import Sampling
 from medmind.serve.bodies import read
 from medmind.serve.errors import ApiError, error_body, refused, unable
 from medmind.serve.ollama_bodies import ChatBody, EmbedBody, EmbeddingBody, GenerateBody, Options, ShowBody, Talk
-from medmind.serve.openai import SCREENED, Before, as_ids, chat_logprobs, cut, join, note_for
+from medmind.serve.openai import Before, as_ids, chat_logprobs, check_logprobs, cut, join, note_for
 from medmind.serve.replies import Ask, Reply, Streamed, answering, unknown_header, until_gone
 from medmind.serve.served import Index, Served
 
@@ -56,8 +56,9 @@ class Ollama:
     async def embed(self, request: Request) -> Response:
         body, started = await read(request, EmbedBody), time.monotonic_ns()
         model = self._embedder(body.model)
-        rows = [as_ids(model, text) for text in ([body.input] if isinstance(body.input, str) else body.input) if text]
-        found = [cut(await model.engine.embed(ids), body.dimensions) for ids in rows]
+        texts = [body.input] if isinstance(body.input, str) and body.input else body.input
+        rows = [as_ids(model, text) for text in texts]
+        found = [cut(await model.embed(ids), body.dimensions) for ids in rows]
         done = {"model": model.name, "embeddings": found, "prompt_eval_count": sum(map(len, rows))}
         return JSONResponse(done | {"total_duration": time.monotonic_ns() - started, "load_duration": 0})
 
@@ -65,7 +66,7 @@ class Ollama:
         body = await read(request, EmbeddingBody)
         model = self._embedder(body.model)
         ids = as_ids(model, body.prompt) if body.prompt else ()
-        return JSONResponse({"embedding": await model.engine.embed(ids) if ids else []})
+        return JSONResponse({"embedding": await model.embed(ids) if ids else []})
 
     async def chat(self, request: Request) -> Response:
         body = await read(request, ChatBody)
@@ -79,9 +80,8 @@ class Ollama:
         messages = [Message(role=one.role, text=one.content or "") for one in body.messages if one.role != "tool"]
         if len(messages) < len(body.messages):
             raise unable(model.name, "tools")
-        ids = model.prompt(messages)
-        added = self._before(messages) or ""
-        return await self._answer(request, model, body, to_ask(model, body, ids, chat=True), added, spoken_line)
+        ask = talk_ask(model, body, messages)
+        return await self._answer(request, model, body, ask, self._before(messages) or "", spoken_line)
 
     async def generate(self, request: Request) -> Response:
         body = await read(request, GenerateBody)
@@ -93,13 +93,12 @@ class Ollama:
         if not body.prompt:
             return JSONResponse(loaded(model, body, {"response": ""}))
         if body.raw:
-            ids = model.fitting(model.plain_prompt(body.prompt))
-            return await self._answer(request, model, body, to_ask(model, body, ids, chat=False), "", written_line)
+            ask = to_ask(model, body, model.continued(model.plain_prompt(body.prompt)))
+            return await self._answer(request, model, body, ask, "", written_line)
         system = [] if body.system is None else [Message(role="system", text=body.system)]
         messages = [*system, Message(role="user", text=body.prompt)]
-        ids = model.prompt(messages)
-        added = self._before(messages) or ""
-        return await self._answer(request, model, body, to_ask(model, body, ids, chat=True), added, written_line)
+        ask = talk_ask(model, body, messages)
+        return await self._answer(request, model, body, ask, self._before(messages) or "", written_line)
 
     async def _answer(self, request: Request, model: Served, body: Talk, ask: Ask, added: str, line: Line) -> Response:
         headers = unknown_header([*body.unknown, *body.options.unknown])
@@ -153,7 +152,12 @@ async def together(lines: AsyncIterator[dict[str, Any]], line: Line) -> dict[str
     return {**last, **line(text), **more}
 
 
-def to_ask(model: Served, body: Talk, ids: tuple[int, ...], chat: bool) -> Ask:
+def talk_ask(model: Served, body: Talk, messages: Sequence[Message]) -> Ask:
+    ask = to_ask(model, body, model.prompt(messages))
+    return replace(ask, messages=messages, stops=[*ask.stops, model.renderer.opening], trim=True)
+
+
+def to_ask(model: Served, body: Talk, ids: tuple[int, ...]) -> Ask:
     options = body.options
     if options.num_ctx is not None and options.num_ctx > model.context:
         raise refused(f"num_ctx is {options.num_ctx}, and this server's context is {model.context}")
@@ -161,12 +165,11 @@ def to_ask(model: Served, body: Talk, ids: tuple[int, ...], chat: bool) -> Ask:
         raise unable(model.name, "format")
     if body.think not in (None, False):
         raise unable(model.name, "thinking")
-    if body.logprobs and model.screened:
-        raise unable(model.name, SCREENED)
+    if body.logprobs:
+        check_logprobs(model)
     asked = options.num_predict if options.num_predict is not None and options.num_predict > 0 else None
     top = (body.top_logprobs or 0) if body.logprobs else None
-    stops = [*options.stop, *([model.renderer.opening] if chat else [])]
-    return Ask(ids, model.limit(ids, asked), sampling_of(model, options), stops, top, trim=chat)
+    return Ask(ids, model.limit(ids, asked), sampling_of(model, options), (), options.stop, top, trim=False)
 
 
 def sampling_of(model: Served, options: Options) -> Sampling:
@@ -198,7 +201,7 @@ def timings(reply: Reply) -> dict[str, int]:
         "load_duration": 0,
         "prompt_eval_count": len(reply.ask.prompt),
         "prompt_eval_duration": first - reply.submitted,
-        "eval_count": len(reply.written),
+        "eval_count": reply.tokens,
         "eval_duration": ended - first,
     }
 
@@ -228,7 +231,7 @@ def capabilities(model: Served) -> list[str]:
 
 
 def tag(model: Served) -> dict[str, Any]:
-    name = f"{model.name}:latest"
+    name = model.name if ":" in model.name else f"{model.name}:latest"
     facts = {"size": model.facts.size, "digest": model.facts.digest, "modified_at": moment(model.facts.created)}
     return {"name": name, "model": name, **facts, "details": details(model), "capabilities": capabilities(model)}
 

@@ -24,8 +24,6 @@ from medmind.serve.sse import DONE, event
 Before = Callable[[Sequence[Message]], str | None]
 """A fixed text that comes before the answer, or None; what it adds is marked."""
 
-SCREENED = "logprobs: its replies are screened for patient identifiers (serve.redact_phi)"
-
 
 class OpenAI:
     def __init__(self, index: Index, timeout: float, before: Before) -> None:
@@ -60,7 +58,7 @@ class OpenAI:
         if not model.engine.can_embed:
             raise unable(model.name, "embeddings", "model")
         rows = [as_ids(model, one) for one in several(body.input)]
-        found = [cut(await model.engine.embed(ids), body.dimensions) for ids in rows]
+        found = [cut(await model.embed(ids), body.dimensions) for ids in rows]
         pack = packed if body.encoding_format == "base64" else list
         data = [{"object": "embedding", "index": place, "embedding": pack(one)} for place, one in enumerate(found)]
         tokens = sum(map(len, rows))
@@ -119,15 +117,22 @@ def chat_ask(model: Served, body: ChatBody, messages: Sequence[Message]) -> Ask:
         raise unable(model.name, "tools", "tools")
     if body.response_format and body.response_format.type != "text":
         raise unable(model.name, f"response_format {body.response_format.type[:40]}", "response_format")
-    if body.logprobs and model.screened:
-        raise unable(
-            model.name, "logprobs: its replies are screened for patient identifiers (serve.redact_phi)", "logprobs"
-        )
+    if body.logprobs:
+        check_logprobs(model)
     prompt = model.prompt(messages)
     top = (body.top_logprobs or 0) if body.logprobs else None
     limit = model.limit(prompt, body.max_tokens or None, body.max_completion_tokens or None)
     stops = [*body.stop, model.renderer.opening]
-    return Ask(prompt, limit, sampling_of(model, body), stops, top)
+    return Ask(prompt, limit, sampling_of(model, body), messages, stops, top)
+
+
+def check_logprobs(model: Served) -> None:
+    if not model.engine.can_judge:
+        raise unable(model.name, "logprobs", "logprobs")
+    if model.screened:
+        raise unable(
+            model.name, "logprobs: its replies are screened for patient identifiers (serve.redact_phi)", "logprobs"
+        )
 
 
 def to_messages(model: str, given: Sequence[ChatMessage]) -> list[Message]:
@@ -190,7 +195,7 @@ def chat_logprobs(renderer: Renderer, ask: Ask, judged: Sequence[Judged]) -> dic
 def usage_of(replies: Sequence[Reply]) -> dict[str, int]:
     """A prompt that is continued several times counts once."""
     prompt = sum(map(len, {id(reply.ask.prompt): reply.ask.prompt for reply in replies}.values()))
-    written = sum(len(reply.written) for reply in replies)
+    written = sum(reply.tokens for reply in replies)
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from medmind.core.types import Message as Turn
 from medmind.infer.decoder import Judged, Sampling, Work
 from medmind.privacy.stream import ScreenedStream
 from medmind.serve.engine import Ticket, follow
@@ -22,11 +23,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ask:
-    """One text that is wanted, in no dialect."""
+    """One text that is wanted, in no dialect; in chat with the messages it is made of."""
 
     prompt: tuple[int, ...]
     limit: int
     sampling: Sampling
+    messages: Sequence[Turn] = ()
     stops: Sequence[str] = ()
     top_logprobs: int | None = None
     echo: bool = False
@@ -50,6 +52,8 @@ class Reply:
     read: list[Judged] = field(default_factory=list)
     written: list[Judged] = field(default_factory=list)
     reason: str = ""
+    tokens: int = 0
+    """Written; of a text that came without tokens each piece counts as one, which is how servers send it."""
     submitted: int = field(default_factory=time.monotonic_ns)
     first: int = 0
     ended: int = 0
@@ -58,13 +62,17 @@ class Reply:
         async with aclosing(follow(self.ticket)) as updates:  # type: ignore[type-var]
             async for update in updates:
                 self.read += update.read
-                if update.new is None:
+                if not (update.new or update.text or update.end):
                     continue
                 self.first = self.first or time.monotonic_ns()
-                self.written.append(update.new)
+                self.tokens += bool(update.new or update.text)
                 self.reason = update.end or ""
-                if self.reason != "stop":
-                    yield Piece(self.pipe.feed(update.new.token), [update.new])
+                if update.new:
+                    self.written.append(update.new)
+                    if self.reason != "stop":
+                        yield Piece(self.pipe.feed(update.new.token), [update.new])
+                elif update.text:
+                    yield Piece(self.pipe.feed_text(update.text))
                 if self.pipe.stopped:
                     self.reason = "stop"
                     break
@@ -88,6 +96,7 @@ async def answering(model: Served, asks: Sequence[Ask], timeout: float) -> Async
             ask.top_logprobs,
             ask.echo,
             model.voice,
+            tuple(ask.messages),
         )
         for ask in asks
     ]

@@ -1,12 +1,13 @@
 """Listens, until it is told to stop."""
 
 import logging
+import socket
 import sys
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from medmind.core.errors import UsageError
+from medmind.core.errors import EnvironmentFault, UsageError
 from medmind.core.log import say
 from medmind.privacy.logs import install
 from medmind.serve.app import create_app
@@ -32,12 +33,25 @@ def demand_key(config: ServeConfig) -> bytes | None:
     return digest
 
 
-def serve(index: Index, config: ServeConfig, digest: bytes | None, before_answer: Before | None = None) -> None:
+def open_door(config: ServeConfig) -> socket.socket:
+    """Where clients will knock; taken before a model is loaded, so that a port in use is told at once."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=2048)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot listen: {error.strerror}", where=f"{config.host}:{config.port}", todo="--port N takes another"
+        ) from None
+
+
+def serve(
+    index: Index, config: ServeConfig, digest: bytes | None, door: socket.socket, before_answer: Before | None = None
+) -> None:
     install()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     more = {"before_answer": before_answer} if before_answer else {}
-    server(create_app(index, config, digest, **more), config).run()
+    server(create_app(index, config, digest, **more), config).run(sockets=[door])
 
 
 def server(app: ASGIApp, config: ServeConfig) -> uvicorn.Server:

@@ -8,7 +8,7 @@ from medmind.core.types import Message
 from medmind.infer.decoder import Sampling
 from medmind.prompts.chat import Renderer
 from medmind.serve.engine import Engine
-from medmind.serve.errors import ApiError, refused, too_long
+from medmind.serve.errors import ApiError, refused, too_long, unable
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,9 @@ class Served:
 
     @property
     def capabilities(self) -> dict[str, bool]:
-        can = {"chat": True, "completion": True, "echo": True, "logprobs": not self.screened}
-        return can | {"embeddings": self.engine.can_embed, "tools": False, "json": False, "images": False}
+        judges, embeds = self.engine.can_judge, self.engine.can_embed
+        can = {"chat": True, "completion": self.engine.takes_ids, "echo": judges, "embeddings": embeds}
+        return can | {"logprobs": judges and not self.screened, "tools": False, "json": False, "images": False}
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The ids training would have made of this; the recipe's system prompt unless the client says one."""
@@ -65,6 +66,15 @@ class Served:
         tokenizer = self.renderer.tokenizer
         begin = [tokenizer.token_id(self.renderer.bos)] if special and self.renderer.adds_bos else []
         return (*begin, *tokenizer.encode(tokenizer.blank + text if text else ""))
+
+    def continued(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+        """A plain text that fits, of an engine that takes one."""
+        if not self.engine.takes_ids:
+            raise unable(self.name, "plain completions: its server makes the prompt of a conversation itself")
+        return self.fitting(ids)
+
+    async def embed(self, ids: tuple[int, ...]) -> list[float]:
+        return await self.engine.embed(ids, self.voice)
 
     def fitting(self, ids: tuple[int, ...]) -> tuple[int, ...]:
         if not ids:

@@ -108,7 +108,11 @@ class Pipe:
         return self._stops.found
 
     def feed(self, token: int) -> str:
-        return self._flow(self._reader.feed(token), 0)
+        return self.feed_text(self._reader.feed(token))
+
+    def feed_text(self, text: str) -> str:
+        """What an engine says that hands out no tokens."""
+        return self._flow(text, 0)
 
     def close(self) -> str:
         text = self._flow(self._reader.close(), 0)

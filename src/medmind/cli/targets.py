@@ -1,0 +1,153 @@
+"""What a TARGET of `medmind serve` names, and the models that are opened for several of them."""
+
+import importlib.util
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medmind.core.errors import UsageError
+from medmind.core.jsonl import read_json
+from medmind.core.log import say
+from medmind.core.rundir import RunDir
+from medmind.models.catalog import names_a_model
+from medmind.recipe.load import load_recipe, run_directory
+from medmind.recipe.schema import Recipe
+
+if TYPE_CHECKING:
+    from medmind.serve.config import ServeConfig
+    from medmind.serve.open import Speaker
+    from medmind.serve.served import Served
+
+ENDPOINT_KEY = "MEDMIND_ENDPOINT_KEY"
+"""The environment variable with the key of a server that is passed on; MEDMIND_API_KEY is this server's own."""
+ADAPTER = "adapter_config.json"
+WHOSE = "say whose tokenizer and chat format it has: --set model=NAME"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One of: the weights a run or a folder holds, a GGUF, another server; none of these is the base alone."""
+
+    recipe: Recipe
+    name: str = ""
+    """Empty: the model's own."""
+    rundir: RunDir | None = None
+    trained: Path | None = None
+    gguf: Path | None = None
+    url: str = ""
+
+
+def read_target(text: str, sets: Sequence[str]) -> Target:
+    path = Path(text)
+    if text.startswith(("http://", "https://")):
+        if not says_model(sets):
+            raise UsageError("an endpoint does not tell which model it has", where=text, todo=WHOSE)
+        return Target(load_recipe("base", sets), url=text)
+    if path.suffix == ".gguf":
+        return read_gguf(path, sets)
+    if (path / ADAPTER).is_file():
+        base = read_json(path / ADAPTER).get("base_model_name_or_path") or ""
+        return Target(based_on(str(base), sets, text), path.absolute().name, trained=path)
+    if names_a_model(text):
+        return Target(load_recipe("base", [*sets, f"model={json.dumps(text)}"]))
+    recipe = load_recipe(text, sets)
+    rundir = RunDir(run_directory(text) or Path("runs") / recipe.name)
+    if "train" not in rundir.read_manifest().get("stages", {}):
+        raise UsageError(
+            "this run has not finished training", where=str(rundir.root), todo=f"medmind run {text} takes it up"
+        )
+    trained = rundir.model if recipe.train.method == "full" else rundir.adapter
+    return Target(recipe, recipe.name, rundir, trained, exported(recipe, rundir))
+
+
+def read_gguf(path: Path, sets: Sequence[str]) -> Target:
+    """Of a run, with all that its recipe says; or any other, looked through before llama.cpp gets it."""
+    rundir = RunDir(path.absolute().parent.parent)
+    if not path.is_file():
+        raise UsageError("no such file", where=str(path))
+    if rundir.recipe.is_file() and rundir.export == path.absolute().parent:
+        recipe = load_recipe(str(rundir.root), sets)
+        return Target(recipe, recipe.name, rundir, gguf=path)
+    from medmind.export.header import read_tensors
+
+    read_tensors(path)
+    return Target(based_on("", sets, str(path)), path.stem, gguf=path)
+
+
+def based_on(model: str, sets: Sequence[str], where: str) -> Recipe:
+    """The settings for a model without a run; `--set model=` has the last word."""
+    if not says_model(sets):
+        if not names_a_model(model):
+            raise UsageError("it does not tell what it was made from, or that is not here", where=where, todo=WHOSE)
+        sets = [*sets, f"model={json.dumps(model)}"]
+    return load_recipe("base", sets)
+
+
+def says_model(sets: Sequence[str]) -> bool:
+    return any(one.partition("=")[0].strip() == "model" for one in sets)
+
+
+def exported(recipe: Recipe, rundir: RunDir) -> Path | None:
+    """The GGUF that is served in the place of the checkpoint."""
+    path = rundir.gguf(recipe.export.modelfile_from)
+    wanted = recipe.serve.engine
+    if wanted == "llama.cpp" and not path.is_file():
+        raise UsageError("the run has no such GGUF", where=str(path), todo="run the export stage first")
+    usable = path.is_file() and importlib.util.find_spec("cyllama") is not None
+    return path if wanted == "llama.cpp" or (wanted == "auto" and usable) else None
+
+
+def open_targets(targets: Sequence[Target], config: "ServeConfig") -> "list[Served]":
+    """Those that lie over one base are opened together, and it is loaded once."""
+    key = os.environ.pop(ENDPOINT_KEY, "")
+    groups: dict[str, list[tuple[Speaker, Target]]] = defaultdict(list)
+    for target in targets:
+        for place, speaker, spoken in voices(target, config):
+            groups[place].append((speaker, spoken))
+    check_names([speaker.name for group in groups.values() for speaker, target in group if not target.url])
+    found = [model for group in groups.values() for model in open_group(group, config, key)]
+    check_names([model.name for model in found])
+    return found
+
+
+def check_names(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise UsageError(f"two models of one name among {', '.join(names)}", todo="name each target once")
+
+
+def voices(target: Target, config: "ServeConfig") -> "Iterator[tuple[str, Speaker, Target]]":
+    """The target and, if wanted, its base: with the place of the weights, and how each is spoken to."""
+    from medmind.recipe.stages import open_model
+    from medmind.serve.open import Speaker
+
+    recipe = target.recipe
+    spec, renderer = open_model(recipe)
+    name = target.name or Path(spec.id).name
+    speaker = Speaker(name, spec, renderer, recipe.data.system_prompt, recipe.export.temperature)
+    whole = target.trained and not (target.trained / ADAPTER).is_file()
+    yield target.url or str(target.gguf or (target.trained if whole else spec.address)), speaker, target
+    if config.base and target.rundir:
+        yield spec.address, replace(speaker, name=f"{name}-base"), replace(target, trained=None, gguf=None)
+
+
+def open_group(group: "Sequence[tuple[Speaker, Target]]", config: "ServeConfig", key: str) -> "Iterator[Served]":
+    from medmind.models.weights import find_weights
+    from medmind.serve.open import open_checkpoint, open_gguf, open_remote
+
+    speaker, first = group[0]
+    if first.url:
+        found = [open_remote(one, first.url, key, config) for one, _ in group]
+    elif first.gguf:
+        say(f"loading {first.gguf}")
+        found = [open_gguf(one, first.gguf, config) for one, _ in group]
+    else:
+        say(f"loading {speaker.spec.id}")
+        spoken = [(one, target.trained) for one, target in group]
+        found = open_checkpoint(spoken, find_weights(speaker.spec), config)
+    for model, (_, target) in zip(found, group, strict=True):
+        noted = bool(target.rundir) and config.additions(target.recipe.data.task).note
+        yield replace(model, noted=noted)

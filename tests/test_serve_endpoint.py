@@ -1,0 +1,126 @@
+"""Another server as an engine: every API passed on in streams, what it cannot is said, leaving frees it too."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from serving import QUESTION, RENDERER, REPLY, SYSTEM, Fake, listening, post, serving, until
+
+from medmind.cli.targets import read_target
+from medmind.core.errors import UsageError
+from medmind.models.catalog import find_model
+from medmind.serve.app import create_app
+from medmind.serve.config import ServeConfig
+from medmind.serve.open import Speaker, open_remote
+from medmind.serve.served import Index, Served
+
+ENDINGS = ("", "/v1/chat/completions", "/api/chat")
+
+
+@pytest.fixture
+def far() -> Iterator[tuple[Fake, str]]:
+    fake = Fake("far", slots=2)
+    with listening(fake) as url:
+        yield fake, url
+
+
+def remote(url: str) -> Served:
+    speaker = Speaker("", find_model("nano"), RENDERER, SYSTEM, 0.0)
+    return open_remote(speaker, url, "", ServeConfig(redact_phi=False, max_concurrent=2))
+
+
+def near(url: str) -> "tuple[Served, object]":
+    model = remote(url)
+    return model, create_app(Index([model]), ServeConfig(timeout=20))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_each_api_passes_each_api_on(far: tuple[Fake, str], ending: str) -> None:
+    fake, there = far
+    model, app = near(there + ending)
+    assert model.name == "far"
+    with serving(app) as url:
+        whole = post(url, "/v1/chat/completions", model="far", messages=QUESTION).json()
+        line = post(url, "/api/chat", model="far", messages=QUESTION, stream=False).json()
+        with httpx.stream("POST", f"{url}/api/generate", json={"model": "far", "prompt": "What is rhinitis?"}) as found:
+            pieces = found.read().count(b'"done":false') + found.read().count(b'"done": false')
+    assert whole["choices"][0]["message"]["content"] == line["message"]["content"] == REPLY
+    assert whole["choices"][0]["finish_reason"] == line["done_reason"] == "stop"
+    assert pieces > 5
+    assert whole["usage"]["completion_tokens"] == line["eval_count"] > 5
+    assert fake.prompt(QUESTION[0]["content"]) in fake.decoder.asked
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_limits_heat_and_stops_are_passed_on(far: tuple[Fake, str], ending: str) -> None:
+    fake, there = far
+    _, app = near(there + ending)
+    seen = []
+    begin = fake.decoder.begin
+    fake.decoder.begin = lambda slot, work: (seen.append(work), begin(slot, work))  # type: ignore[method-assign]
+    asked = {"model": "far", "messages": QUESTION}
+    hot = {"temperature": 0.5, "seed": 7, "top_p": 0.9}
+    with serving(app) as url:
+        short = post(url, "/v1/chat/completions", **asked, **hot, max_tokens=3).json()["choices"][0]
+        cut = post(url, "/v1/chat/completions", **asked, stop=["nose"]).json()["choices"][0]
+    assert (seen[0].max_new_tokens, short["finish_reason"]) == (3, "length")
+    sampling = seen[0].sampling
+    assert (sampling.temperature, sampling.seed, sampling.top_p, sampling.top_k) == (0.5, 7, 0.9, 0)
+    assert (cut["message"]["content"], cut["finish_reason"]) == ("Rhinitis is swelling of the", "stop")
+
+
+def test_plain_text_goes_where_ids_are_taken_and_what_cannot_be_is_said(far: tuple[Fake, str]) -> None:
+    _, there = far
+    for ending in ENDINGS:
+        _, app = near(there + ending)
+        with serving(app) as url:
+            can = httpx.get(f"{url}/v1/models").json()["data"][0]["capabilities"]
+            plain = post(url, "/v1/completions", model="far", prompt="Rhinitis", max_tokens=40)
+            judged = post(url, "/v1/completions", model="far", prompt="Rhinitis", logprobs=1, echo=True, max_tokens=1)
+            chat = post(url, "/v1/chat/completions", model="far", messages=QUESTION, logprobs=True)
+            vector = post(url, "/v1/embeddings", model="far", input="nose")
+        assert can["completion"] == (ending == "") == (plain.status_code == 200)
+        assert not (can["echo"] or can["logprobs"] or can["embeddings"])
+        for refused in (judged, chat, vector, *([plain] if ending else [])):
+            assert refused.status_code == 400
+            assert "does not support" in refused.json()["error"]["message"]
+
+
+def test_whoever_leaves_frees_the_slot_there_too(far: tuple[Fake, str]) -> None:
+    fake, there = far
+    model, app = near(there)
+    fake.decoder.pause = 0.05
+    with serving(app) as url:
+        body = {"model": "far", "messages": QUESTION, "stream": True}
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=body) as found:
+            next(found.iter_lines())
+            assert fake.engine.busy == model.engine.busy == 1
+        until(lambda: fake.engine.busy == model.engine.busy == 0)
+        assert fake.engine.counts["cancelled"] == 1
+
+
+def test_a_server_that_fails_or_is_gone_is_said_and_the_next_one_served(
+    far: tuple[Fake, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medmind.serve.beside.FRESH", 0)
+    fake, there = far
+    model, app = near(there)
+    with serving(app) as url:
+        fake.decoder.fault = "no memory"
+        lost = post(url, "/v1/chat/completions", model="far", messages=QUESTION)
+        assert (lost.status_code, lost.json()["error"]["code"]) == (502, "no_answer")
+        assert post(url, "/api/chat", model="far", messages=QUESTION, stream=False).status_code == 200
+        assert httpx.get(f"{url}/health").status_code == 200
+        fake.engine.close()
+        lost = post(url, "/api/chat", model="far", messages=QUESTION, stream=False)
+        assert (lost.status_code, "server behind this model" in lost.json()["error"]) == (502, True)
+        assert httpx.get(f"{url}/health").status_code == 503
+        assert model.engine.counts["failed"] >= 2
+
+
+def test_an_address_needs_a_model_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="which model it has"):
+        read_target("http://127.0.0.1:1", [])
+    target = read_target("http://127.0.0.1:1#far", ["model=nano"])
+    assert (target.url, target.recipe.model) == ("http://127.0.0.1:1#far", "nano")
