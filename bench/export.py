@@ -1,28 +1,32 @@
 """Merge and GGUF at a published shape, against llama.cpp's own converter and quantiser, step by step in one run.
 
 python bench/export.py SHAPE WORK LLAMA_CPP: SHAPE from `medmind models make`, WORK an empty folder with 30 GB for a 7B,
-LLAMA_CPP the unpacked vendor/llama.cpp of llama-cpp-python's source archive. Stopped, it goes on where it was.
+LLAMA_CPP the unpacked vendor/llama.cpp of llama-cpp-python's source archive. $RESULTS (runs/export.jsonl) keeps a line
+for each step, so that a second call goes on. Our steps run under a limit of 4 GiB of private memory (RLIMIT_DATA).
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 from threading import Thread
 from typing import Any
 
 import numpy as np
 
+from medmind.core.jsonl import read_jsonl
 from medmind.export.header import read_tensors
 
-VOCABULARY = Path.home() / ".cache" / "medmind-tests"
+RESULTS = Path(os.environ.get("RESULTS", "runs/export.jsonl"))
 KINDS = ("f16", "q8_0", "q4_k_m")
-CHAINS = (("ours q4_k_m",), ("theirs f16", "theirs q4_k_m"))
-"""From the merged checkpoint to Q4_K_M, in seconds of the processor: ours needs no file between."""
+GATED = "q4_k_m"
+LIMIT = 1 << 32
 PEAK_EVERY = 0.05
 
 
@@ -86,10 +90,11 @@ def theirs(work: Path, kind: str) -> None:
     llama_cpp.model_quantize(str(work / "theirs-f16.gguf"), str(work / f"theirs-{kind}.gguf"), settings)
 
 
-def measure(command: list[str]) -> dict[str, float]:
-    """Seconds on the wall and of the processor, and the peak of anonymous memory in GB."""
+def measure(command: list[str], limit: int) -> dict[str, float]:
+    """Seconds on the wall and of the processor, and the peak of anonymous memory in GB; `limit` in bytes, 0: none."""
     start, peak = time.monotonic(), 0
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    limited = ["prlimit", f"--data={limit}"] if limit else []
+    process = subprocess.Popen([*limited, *command], stdout=subprocess.DEVNULL)
     before = children_seconds()
 
     def watch() -> None:
@@ -108,9 +113,7 @@ def measure(command: list[str]) -> dict[str, float]:
 
 
 def children_seconds() -> float:
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = getrusage(RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
@@ -126,7 +129,7 @@ def anonymous(process: int) -> int:
 
 def digest(file: Path) -> dict[str, str]:
     """Of each tensor's bytes, so that two large files need not lie side by side."""
-    return {name: blake2b(part).hexdigest() for name, part in parts_of(file)}
+    return {name: blake2b(part, digest_size=16).hexdigest() for name, part in parts_of(file)}
 
 
 def parts_of(file: Path) -> Iterator[tuple[str, Any]]:
@@ -140,42 +143,73 @@ def count_same(one: dict[str, str], other: dict[str, str]) -> list[int]:
     return [sum(other.get(name) == found for name, found in one.items()), len(one.keys() | other.keys())]
 
 
+class Notes:
+    """What $RESULTS knows of this shape: a step that is there is not done again."""
+
+    def __init__(self, shape: str) -> None:
+        self.shape = shape
+        lines = read_jsonl(RESULTS) if RESULTS.exists() else iter(())
+        self.found: dict[str, Any] = {line["step"]: line["found"] for line in lines if line["shape"] == shape}
+
+    def keep(self, step: str, measure: Callable[[], Any]) -> None:
+        if step in self.found:
+            return
+        self.found[step] = measure()
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        with open(RESULTS, "a") as out:
+            print(json.dumps({"shape": self.shape, "step": step, "found": self.found[step]}), file=out)
+        if not step.startswith("digest"):
+            print(step, self.found[step], file=sys.stderr, flush=True)
+
+
 def run(shape: Path, work: Path, llama_cpp: Path) -> dict[str, Any]:
-    notes = work / "results.json"
-    found: dict[str, Any] = json.loads(notes.read_text()) if notes.exists() else {}
-
-    def step(name: str, command: list[str], size: Path | None = None) -> None:
-        if name not in found:
-            found[name] = measure(command) | ({"gb": round(size.stat().st_size / 1e9, 3)} if size else {})
-            notes.write_text(json.dumps(found))
-            print(name, found[name], file=sys.stderr, flush=True)
-
-    def keep(name: str, file: Path) -> None:
-        if name not in found:
-            found[name] = digest(file)
-            notes.write_text(json.dumps(found))
-
+    """What a step needed is deleted once it is measured: a 7B never takes more than two files of 14 GB at a time."""
+    notes = Notes(shape.name)
     me = [sys.executable, __file__]
-    step("prepare", [*me, "prepare", str(shape), str(work)])
-    step("merge", [*me, "merge", str(work)])
-    if (work / "tokenizer.model").exists():
-        shutil.copy(work / "tokenizer.model", work / "merged")
-    convert = [sys.executable, str(llama_cpp / "convert_hf_to_gguf.py"), str(work / "merged")]
+
+    def convert(name: str, kind: str, command: list[str], limit: int) -> None:
+        file = work / f"{name}-{kind}.gguf"
+        notes.keep(f"{name} {kind}", lambda: measure(command, limit) | {"gb": round(file.stat().st_size / 1e9, 3)})
+        notes.keep(f"digest {name} {kind}", lambda: digest(file))
+
+    notes.keep("prepare", lambda: measure([*me, "prepare", str(shape), str(work)], LIMIT))
+    notes.keep("merge", lambda: measure([*me, "merge", str(work)], LIMIT))
     for kind in KINDS:
-        made, anchor = (work / f"{who}-{kind}.gguf" for who in ("ours", "theirs"))
-        step(f"ours {kind}", [*me, "ours", str(work), kind], made)
-        keep(f"ours digest {kind}", made)
-        made.unlink(missing_ok=True)
-        theirs = [*convert, "--outtype", kind, "--outfile", str(anchor)]
-        step(f"theirs {kind}", theirs if kind == "f16" else [*me, "theirs", str(work), kind], anchor)
-        keep(f"theirs digest {kind}", anchor)
-        if kind != "f16":
-            anchor.unlink(missing_ok=True)
-        found[f"same {kind}"] = count_same(found[f"ours digest {kind}"], found[f"theirs digest {kind}"])
-    return found
+        convert("ours", kind, [*me, "ours", str(work), kind], LIMIT)
+        (work / f"ours-{kind}.gguf").unlink(missing_ok=True)
+    if (work / "tokenizer.model").exists() and (work / "merged").exists():
+        shutil.copy(work / "tokenizer.model", work / "merged")
+    full = work / "theirs-f16.gguf"
+    script = [sys.executable, str(llama_cpp / "convert_hf_to_gguf.py"), str(work / "merged")]
+    convert("theirs", "f16", [*script, "--outtype", "f16", "--outfile", str(full)], 0)
+    shutil.rmtree(work / "merged", ignore_errors=True)
+    for kind in KINDS[1:]:
+        convert("theirs", kind, [*me, "theirs", str(work), kind], 0)
+        (work / f"theirs-{kind}.gguf").unlink(missing_ok=True)
+    full.unlink(missing_ok=True)
+    return notes.found
+
+
+def summary(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """From the merged checkpoint to each kind, in seconds of the processor: ours needs no file between."""
+    base = found["theirs f16"]["cpu_s"]
+    theirs = {kind: base + (0 if kind == "f16" else found[f"theirs {kind}"]["cpu_s"]) for kind in KINDS}
+    mine = {kind: found[f"ours {kind}"]["cpu_s"] for kind in KINDS}
+    return {
+        "bench": f"export {name}",
+        "ours": mine[GATED],
+        "anchor": round(theirs[GATED], 1),
+        "ratio": round(mine[GATED] / theirs[GATED], 3),
+        "runs": 1,
+        "ratios": {kind: round(mine[kind] / theirs[kind], 3) for kind in KINDS},
+        "same": {kind: count_same(found[f"digest ours {kind}"], found[f"digest theirs {kind}"]) for kind in KINDS},
+        **{step: figures for step, figures in found.items() if not step.startswith("digest")},
+    }
 
 
 def main() -> None:
+    if len(sys.argv) < 3:
+        raise SystemExit("usage: python bench/export.py SHAPE WORK LLAMA_CPP")
     word, *rest = sys.argv[1:]
     if word == "prepare":
         prepare(*map(Path, rest))
@@ -185,11 +219,8 @@ def main() -> None:
         (ours if word == "ours" else theirs)(Path(rest[0]), rest[1])
     else:
         shape, (work, llama_cpp) = Path(word).resolve(), map(Path, rest)
-        work.mkdir(exist_ok=True)
-        found = run(shape, work, llama_cpp)
-        mine, anchor = (sum(found[name]["cpu_s"] for name in names) for names in CHAINS)
-        line = {"bench": f"export {shape.name}", "ours": mine, "anchor": anchor, "ratio": round(mine / anchor, 3)}
-        print(json.dumps(line | {name: figure for name, figure in found.items() if "digest" not in name}))
+        work.mkdir(parents=True, exist_ok=True)
+        print(json.dumps(summary(shape.name, run(shape, work, llama_cpp))))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dying import killed, without_room
 from gguf import GGUFWriter
 
 from medmind.cli.main import main
@@ -216,6 +217,32 @@ def test_the_door(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["export", "verify", str(tmp_path / "none")]) == 2
     assert main(["export", "verify", str(packed), "--bundle"]) == 2
     assert main(["export", str(packed), "--dry-run"]) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_killed_while_packing_or_unpacking(run: RunDir, packed: Path, tmp_path: Path) -> None:
+    before, out = packed.read_bytes(), tmp_path / "out"
+    write_text(run.card, "another\n")
+    killed(lambda: make_bundle(run, [run.gguf("f16")], "mine", packed), bundle, "add", 4)
+    assert packed.read_bytes() == before, "the old one stays"
+    make_bundle(run, [run.gguf("f16")], "mine", packed)
+    assert verify(packed) and [path.name for path in run.root.glob(".bundle*")] == []
+    killed(lambda: unpack(verify(packed), out), bundle, "atomic", 3)
+    assert not out.exists()
+    unpack(verify(packed), out)
+    assert verify(out).index == verify(packed).index
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "run"]
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_no_room_to_pack_or_unpack(run: RunDir, packed: Path, tmp_path: Path) -> None:
+    before = packed.read_bytes()
+    write_text(run.card, "x" * 20_000)
+    assert without_room(lambda: make_bundle(run, [run.gguf("f16")], "mine", packed), 10_000) == 3
+    assert packed.read_bytes() == before
+    make_bundle(run, [run.gguf("f16")], "mine", packed)
+    assert without_room(lambda: unpack(verify(packed), tmp_path / "out"), 10_000) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_file_that_changes_while_it_is_packed(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

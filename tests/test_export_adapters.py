@@ -127,6 +127,17 @@ def test_a_file_in_parts_stays_in_parts(wide_model: Path, wide_adapter: Path, tm
     assert all(torch.equal(loaded[name], weight) for name, weight in expected.items())
 
 
+def test_one_file_of_another_name_keeps_its_index(wide_model: Path, wide_adapter: Path, tmp_path: Path) -> None:
+    base, name = Path(shutil.copytree(wide_model, tmp_path / "base")), "model-00001-of-00001.safetensors"
+    (base / "model.safetensors").rename(base / name)
+    with safe_open(base / name, framework="pt") as file:
+        index = {"metadata": {}, "weight_map": dict.fromkeys(file.keys(), name)}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    merge(describe_folder(base), wide_adapter, tmp_path / "merged")
+    write(tmp_path / "merged", tmp_path / "model.gguf", "f16", FACTS)
+    assert (tmp_path / "merged" / name).is_file()
+
+
 def test_wide_types_come_first(tmp_path: Path) -> None:
     """Every tensor begins at a multiple of its own size, whatever its name."""
     base, out = tmp_path / "base", tmp_path / "out"

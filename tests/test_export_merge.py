@@ -15,7 +15,7 @@ from medmind.core.errors import DataError, EnvironmentFault, MedmindError, Usage
 from medmind.core.types import Message
 from medmind.export.merge import merge, write_config
 from medmind.export.whole import whole
-from medmind.models.catalog import describe_folder
+from medmind.models.catalog import LLAMA_ROPE, describe_folder
 from medmind.models.load import load_tuned
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.families import open_renderer
@@ -77,6 +77,24 @@ def test_old_spelling_alone_is_understood(tmp_path: Path) -> None:
     assert config["dtype"] == "float16"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"rope_parameters": LLAMA_ROPE | {"rope_theta": 5e5}, "dtype": "bfloat16"},
+        {"rope_scaling": LLAMA_ROPE, "rope_theta": 5e5, "torch_dtype": "bfloat16"},
+    ],
+    ids=["new", "old"],
+)
+def test_scaled_rotations_are_said_in_both_words(said: dict[str, Any], tmp_path: Path) -> None:
+    """Llama 3.2's: a tool that knows one spelling alone would run at base 10,000, or unscaled, without a word."""
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    write_config(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["rope_parameters"] == LLAMA_ROPE | {"rope_theta": 5e5}
+    assert (config["rope_theta"], config["rope_scaling"]) == (5e5, LLAMA_ROPE)
+    assert config["dtype"] == config["torch_dtype"] == "bfloat16"
+
+
 def test_tokenizer_of_the_checkpoint(merged: Path, wide_model: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(merged)
     renderer = open_renderer("mistral-v3", open_tokenizer(describe_folder(wide_model)))
@@ -132,8 +150,11 @@ def test_adapter_that_is_not_a_number(wide_model: Path, wide_adapter: Path, tmp_
 
 def test_quantised_base(wide_model: Path, wide_adapter: Path, tmp_path: Path) -> None:
     base = copy(wide_model, tmp_path / "base")
+    spec = describe_folder(base)  # of such a folder it would refuse to say anything; a catalogue row is not asked
     change(base / "config.json", quantization_config={"load_in_4bit": True})
-    check_refused(base, wide_adapter, tmp_path, UsageError, "quantised")
+    with pytest.raises(UsageError, match="quantised; a merge into it would lose precision"):
+        merge(spec, wide_adapter, tmp_path / "export" / "merged")
+    assert list((tmp_path / "export").iterdir()) == []
 
 
 def test_trained_copy_of_a_tied_matrix(wide_model: Path, wide_adapter: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from medmind.export import gguf
 from medmind.export.merge import merge
 from medmind.export.metadata import Facts
 from medmind.export.parity.greedy import Agreement, Parity
-from medmind.export.parity.tokens import check_tokens
+from medmind.export.parity.tokens import anchor_in, check_tokens
 from medmind.infer.llamacpp import LlamaCppGenerator
 from medmind.models.catalog import describe_folder
 from medmind.models.tokenizer import open_tokenizer
@@ -96,9 +96,9 @@ def test_token_ids_three_ways(wide_model: Path, tmp_path: Path) -> None:
         "two": [system, user, reply, user],
         "sly": [Message(role="user", text="x[/INST] y")],
     }
-    found = check_tokens(conversations, renderer, tmp_path / "merged", candidate)
+    found = check_tokens(conversations, renderer, anchor_in(tmp_path / "merged"), candidate)
     assert (found.n, found.equal, found.look_alike, found.wrong) == (3, 2, 1, 0)
     candidate.chat_template = candidate.chat_template.replace("[INST] ", "[INST]")
-    wrong = check_tokens(conversations, renderer, tmp_path / "merged", candidate)
+    wrong = check_tokens(conversations, renderer, anchor_in(tmp_path / "merged"), candidate)
     assert wrong.wrong_ids == ("one", "two")
     assert not wrong.passed

@@ -21,8 +21,8 @@ from medmind.export.ollama import modelfile
 from medmind.export.parity.diagnose import Cause, find_faults
 from medmind.export.parity.gate import FileParity, Proof
 from medmind.export.parity.go_template import read_modelfile
-from medmind.export.parity.prove import Prover, check_merged, choose_questions, read_adapter
-from medmind.export.parity.tokens import check_tokens
+from medmind.export.parity.prove import Prover, check_merged, choose_questions, open_reference, read_adapter
+from medmind.export.parity.tokens import anchor_in, check_tokens
 from medmind.models.catalog import describe_folder
 from medmind.models.spec import ModelSpec
 from medmind.models.tokenizer import open_tokenizer
@@ -64,9 +64,11 @@ class Bench:
     def judge(self, file: Path, words: str, renderer: Any) -> Proof:
         adapter = read_adapter(self.spec, self.adapter)
         questions = choose_questions(CONFIG, EXAMPLES, {}, renderer, "Be kind.", 512, 0)
-        prover = Prover(self.merged, self.spec, renderer, questions, CONFIG.max_new_tokens)
+        reference = open_reference(self.spec, self.merged, renderer)
+        prover = Prover(reference, renderer, questions, CONFIG.max_new_tokens)
         candidate = prover.open(file)
-        tokens = check_tokens(questions.conversations, renderer, self.merged, candidate, read_modelfile(words))
+        anchor = anchor_in(self.merged)
+        tokens = check_tokens(questions.conversations, renderer, anchor, candidate, read_modelfile(words))
         faults = find_faults(self.merged, file, candidate.metadata, adapter)
         found: FileParity = prover.compare(candidate, "f16", CONFIG.parity.f16, None, faults)
         return Proof({"f32": found}, tokens, 0, check_merged(adapter, self.merged))

@@ -15,8 +15,8 @@ from medmind.export.merge import merge
 from medmind.export.metadata import Facts
 from medmind.export.parity.diagnose import Cause, find_faults
 from medmind.export.parity.gate import FileParity
-from medmind.export.parity.prove import Prover, choose_questions
-from medmind.export.parity.tokens import check_tokens, odd_strings
+from medmind.export.parity.prove import Prover, choose_questions, open_reference
+from medmind.export.parity.tokens import anchor_in, check_tokens, odd_strings
 from medmind.models.catalog import describe_folder
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.families import open_renderer
@@ -76,7 +76,7 @@ def test_long_prompts_under_scaled_frequencies(merged: Path, tmp_path: Path, mon
     renderer = open_renderer(spec.renderer, open_tokenizer(spec))
     questions = choose_questions(CONFIG, EXAMPLES, {}, renderer, "Be kind.", spec.context, 0)
     assert min(map(len, questions.prompts.values())) > 2000
-    prover = Prover(merged, spec, renderer, questions, CONFIG.max_new_tokens)
+    prover = Prover(open_reference(spec, merged, renderer), renderer, questions, CONFIG.max_new_tokens)
 
     def judge(name: str) -> FileParity:
         file = tmp_path / name
@@ -84,7 +84,7 @@ def test_long_prompts_under_scaled_frequencies(merged: Path, tmp_path: Path, mon
         candidate = prover.open(file)
         if name == "whole.gguf":
             strings = odd_strings(200, 0)
-            tokens = check_tokens(questions.conversations, renderer, merged, candidate, None, strings)
+            tokens = check_tokens(questions.conversations, renderer, anchor_in(merged), candidate, None, strings)
             assert tokens.passed, tokens
         return prover.compare(
             candidate, "f32", CONFIG.parity.f32, None, find_faults(merged, file, candidate.metadata, None)

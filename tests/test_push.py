@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dying import killed
 from hub_server import Hub, point_at, serving
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download
 from test_bundle import write_gguf
 
 from medmind.cli.main import main
@@ -115,6 +116,16 @@ def test_a_push_that_broke_off_goes_on_where_it_was(hub: Hub, run: RunDir) -> No
     assert before == run.gguf("f16").stat().st_size, "stored, though no commit names it yet"
     push(*uploads(run))
     assert sum(hub.uploads.received) - before == small
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_push_that_was_killed_goes_on(hub: Hub, run: RunDir) -> None:
+    killed(lambda: push(*uploads(run)), HfApi, "create_commit", 2)
+    assert set(there(hub)) == {"model-f16.gguf"}, "no card yet, for it is not whole"
+    sent = sum(hub.uploads.received)
+    push(*uploads(run))
+    assert sum(hub.uploads.received) - sent == run.gguf("q8_0").stat().st_size
+    assert "README.md" in there(hub)
 
 
 def test_a_cut_connection_is_tried_again(hub: Hub, run: RunDir) -> None:

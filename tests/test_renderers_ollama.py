@@ -57,12 +57,6 @@ func main() {
 """
 
 
-def leads(talk: list[Message]) -> bool:
-    """System texts, if any, come before all else."""
-    roles = [message.role == "system" for message in talk]
-    return roles == sorted(roles, reverse=True)
-
-
 PLAIN = [
     say(*turns, system=system)
     for turns in (["One?"], ["One?", "First.", "Two?"], ["One?", "First.", "Two?", "Second.", "Three?"])
@@ -70,10 +64,8 @@ PLAIN = [
 ]
 ODD = [talk for number, talk in enumerate(talks(200, 5)) for talk in (talk, uneven(talk, random.Random(number)))]
 TRIMMED = [[Message(role=one.role, text=one.text.strip()) for one in talk] for talk in ODD]
-TALKS = [*PLAIN, *(talk for talk in TRIMMED if all(one.text for one in talk) and leads(talk))]
-"""What a Go template cannot do as the renderers do: take blanks off a text, leave an empty turn out, or bring a system
-text that comes late to the front.
-"""
+TALKS = [*PLAIN, *(talk for talk in TRIMMED if all(one.text for one in talk))]
+"""What a Go template cannot do as the renderers do: take blanks off a text, or leave an empty turn out."""
 STOPS = {
     "mistral-v3": ["</s>", "[INST]"],
     "llama-3": ["<|eot_id|>", "<|end_of_text|>", "<|start_header_id|>"],

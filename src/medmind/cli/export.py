@@ -7,8 +7,8 @@ from medmind.cli.common import add_recipe_arguments, run_one_stage
 from medmind.core.errors import UsageError
 
 HELP = (
-    "The export stage: merge, GGUF, Modelfile, parity. `parity A B` compares a checkpoint folder with a GGUF, another "
-    "checkpoint or a running server, `verify BUNDLE` checks a bundle byte by byte, `push RUN` fills the repository "
+    "The export stage: merge, GGUF, Modelfile, parity. `parity A B` compares a checkpoint folder or a GGUF with "
+    "another one or a running server, `verify BUNDLE` checks a bundle byte by byte, `push RUN` fills the repository "
     "that export.ship.repo_id names."
 )
 

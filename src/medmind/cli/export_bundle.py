@@ -28,7 +28,7 @@ def verify_bundle(path: Path, args: argparse.Namespace) -> int:
     if args.sets:
         raise UsageError("--set has no effect with verify")
     if not path.exists():
-        raise UsageError("no such bundle", where=str(path))
+        raise UsageError("no such bundle", where=str(path), todo="medmind export RUN --bundle makes one")
     bundle = verify(path)
     say(f"{len(bundle.members)} files as they were made, bundle {bundle.index['sha256']}")
     if args.out:

@@ -87,6 +87,8 @@ def make_bundle(rundir: RunDir, parts: Sequence[Path], name: str, out: Path) -> 
     }
     index: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "name": name, "files": dict(sorted(said.items()))}
     raw = dump_index(index | {"sha256": sha256_value(index)})
+    for leftover in out.parent.glob(f".{out.name}.*.tmp"):
+        leftover.unlink()  # of a process that was killed
     with atomic(out, "wb") as file:
         add(file, INDEX, len(raw), io.BytesIO(raw))
         for one in sorted(files):

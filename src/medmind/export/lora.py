@@ -81,6 +81,8 @@ def read_plain(spec: ModelSpec, trained: Path) -> PlainLora | None:
     if not isinstance(config, LoraConfig) or not is_plain(config):
         return None
     names, file = adapters.read_names(trained), trained / adapters.WEIGHTS
+    if any(".lora_embedding_" in name for name in names):
+        return None
     model = put_on_shapes(config, spec, trained)
     check_fit(model, spec, file, names)
     scales = {

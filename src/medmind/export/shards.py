@@ -13,7 +13,7 @@ from safetensors import safe_open
 from medmind.core.jsonl import write_json
 from medmind.core.protocols import Progress
 from medmind.models.stored import StoredTensor
-from medmind.models.weights import INDEX, list_weights
+from medmind.models.weights import INDEX, WEIGHTS, list_weights
 
 SIZES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 """What weights are stored in; a checkpoint that holds another type is no dense, unquantised one."""
@@ -52,7 +52,7 @@ def rewrite(base: Path, folder: Path, change: Change, progress: Progress | None 
                 done += 1
                 if progress:
                     progress(done, total)
-    if len(files) > 1:
+    if [file.name for file in files] != [WEIGHTS]:
         places = {entry.name: file.name for file, entries in files.items() for entry in entries}
         size = sum(entry.size for entries in files.values() for entry in entries)
         write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": places})

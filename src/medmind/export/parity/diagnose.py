@@ -10,10 +10,12 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from medmind.core.jsonl import read_json
 from medmind.core.types import Record
 from medmind.export.gguf import find_tensors, interleave, rope_factors
+from medmind.export.header import read_tensors
 from medmind.export.lora import PlainLora
 from medmind.export.merge import CONFIG, spell_twice
 from medmind.models.stored import StoredTensor, open_tensors
@@ -73,17 +75,39 @@ class Adapter:
     base: Mapping[str, StoredTensor]
 
 
+@dataclass(frozen=True)
+class Part:
+    """A tensor of a GGUF, `shape` as numpy has it; nothing of it is in memory before it is asked for."""
+
+    name: str
+    qtype: gguf.GGMLQuantizationType
+    shape: tuple[int, ...]
+    raw: NDArray[np.uint8]
+
+    def values(self) -> torch.Tensor:
+        rows = self.raw.reshape(gguf.quant_shape_to_byte_shape(self.shape, self.qtype))
+        return torch.from_numpy(np.array(gguf.quants.dequantize(rows, self.qtype), dtype=np.float32))
+
+
+def open_parts(file: Path) -> dict[str, Part]:
+    raw = np.memmap(file, np.uint8, "r")
+    return {
+        name: Part(name, one.qtype, one.shape, raw[one.offset : one.offset + one.size])
+        for name, one in read_tensors(file).items()
+    }
+
+
 def find_faults(merged: Path, file: Path, metadata: Mapping[str, str], adapter: Adapter | None) -> list[Finding]:
     """All that header and numbers of a GGUF tell; `merged` is the checkpoint it was made from."""
     config = {"tie_word_embeddings": False} | spell_twice(read_json(merged / CONFIG))
-    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(file).tensors}
+    tensors = open_parts(file)
     found = [*check_rope(config, metadata, tensors), *check_vocabulary(config, merged, metadata, tensors)]
     if disorder := list(check_order(config, merged, tensors)):
         return [*found, *disorder]  # in rows out of order no adapter can be looked for
     return [*found, *check_adapter(adapter, lambda name: read_as(name, config, tensors), file.name)]
 
 
-def check_rope(config: dict[str, Any], metadata: Mapping[str, str], tensors: Mapping[str, Any]) -> Iterator[Finding]:
+def check_rope(config: dict[str, Any], metadata: Mapping[str, str], tensors: Mapping[str, Part]) -> Iterator[Finding]:
     base = float(metadata.get("llama.rope.freq_base", 10000.0))
     if not math.isclose(base, config["rope_theta"], rel_tol=1e-6):
         yield Finding(cause=Cause.ROPE_BASE, detail=f"the file says {base:g}, config.json {config['rope_theta']:g}")
@@ -91,15 +115,15 @@ def check_rope(config: dict[str, Any], metadata: Mapping[str, str], tensors: Map
         found = tensors.get(factors.name)
         if found is None:
             yield Finding(cause=Cause.ROPE_FREQS, detail="config.json scales the rotary frequencies, the file does not")
-        elif not np.allclose(found.data, factors.read().numpy(), rtol=1e-4):
+        elif not torch.allclose(found.values(), factors.read(), rtol=1e-4):
             yield Finding(cause=Cause.ROPE_FREQS, detail=f"{factors.name} holds other factors than config.json gives")
 
 
 def check_vocabulary(
-    config: dict[str, Any], merged: Path, metadata: Mapping[str, str], tensors: Mapping[str, Any]
+    config: dict[str, Any], merged: Path, metadata: Mapping[str, str], tensors: Mapping[str, Part]
 ) -> Iterator[Finding]:
     rows = {
-        "the file's embedding": int(tensors["token_embd.weight"].shape[1]),
+        "the file's embedding": tensors["token_embd.weight"].shape[0],
         "the file's llama.vocab_size": int(metadata.get("llama.vocab_size", config["vocab_size"])),
         "the checkpoint's embedding": len(open_tensors(merged)["model.embed_tokens.weight"][...]),
     }
@@ -109,26 +133,32 @@ def check_vocabulary(
             yield Finding(cause=Cause.PADDED, detail=detail)
 
 
-def check_order(config: dict[str, Any], merged: Path, tensors: Mapping[str, Any]) -> Iterator[Finding]:
+def check_order(config: dict[str, Any], merged: Path, tensors: Mapping[str, Part]) -> Iterator[Finding]:
     """The first layer's q and k: in the right order, in a known wrong one, or other numbers altogether."""
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     for expected in find_tensors(merged, config):
         layer, part = expected.name.removesuffix(".weight").rpartition(".")[::2]
-        if layer != "blk.0" or part not in heads or tuple(reversed(tensors[expected.name].shape)) != expected.shape:
+        if layer != "blk.0" or part not in heads or tensors[expected.name].shape != expected.shape:
             continue
-        found, right = dequantised(tensors[expected.name]), expected.read().float()
-        if correlation(found, right) >= ALIKE:
-            continue
-        plain = expected.stored[...].float()
-        wrong = {"is not reordered at all": plain, "is reordered twice": interleave(right, heads[part])}
-        for count in {*heads.values()} - {heads[part]}:
-            if plain.shape[0] % (2 * count) == 0:
-                wrong[f"is reordered for {count} heads, it has {heads[part]}"] = interleave(plain, count)
-        named = [how for how, values in wrong.items() if correlation(found, values) >= ALIKE]
-        if named:
-            yield Finding(cause=Cause.PERMUTATION, detail=f"{expected.name} {named[0]}")
-        else:
-            yield Finding(cause=Cause.WEIGHTS, detail=f"{expected.name} holds other numbers than the checkpoint")
+        found, right = tensors[expected.name].values(), expected.read().float()
+        yield from name_order(expected.name, found, right, expected.stored[...].float(), part, heads)
+
+
+def name_order(
+    name: str, found: torch.Tensor, right: torch.Tensor, plain: torch.Tensor, part: str, heads: Mapping[str, int]
+) -> Iterator[Finding]:
+    """`right` is in llama.cpp's order, `plain` the same in Hugging Face's; `part` is attn_q or attn_k."""
+    if correlation(found, right) >= ALIKE:
+        return
+    wrong = {"is not reordered at all": plain, "is reordered twice": interleave(right, heads[part])}
+    for count in {*heads.values()} - {heads[part]}:
+        if plain.shape[0] % (2 * count) == 0:
+            wrong[f"is reordered for {count} heads, it has {heads[part]}"] = interleave(plain, count)
+    named = [how for how, values in wrong.items() if correlation(found, values) >= ALIKE]
+    if named:
+        yield Finding(cause=Cause.PERMUTATION, detail=f"{name} {named[0]}")
+    else:
+        yield Finding(cause=Cause.WEIGHTS, detail=f"{name} holds other numbers")
 
 
 def check_adapter(adapter: Adapter | None, read: Weights, where: str) -> Iterator[Finding]:
@@ -156,13 +186,13 @@ def adapter_shares(adapter: Adapter, read: Weights) -> dict[str, float]:
     return shares
 
 
-def read_as(name: str, config: dict[str, Any], tensors: Mapping[str, Any]) -> torch.Tensor | None:
+def read_as(name: str, config: dict[str, Any], tensors: Mapping[str, Part]) -> torch.Tensor | None:
     """A GGUF's matrix in the order and by the name of a checkpoint."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     found = tensors.get(names.get_name(name, (".weight", ".bias")) or "")
     if found is None:
         return None
-    values = dequantised(found)
+    values = found.values()
     heads = {"attn_q": config["num_attention_heads"], "attn_k": config["num_key_value_heads"]}
     count = heads.get(found.name.split(".")[-2])
     return half_split(values, count) if count else values
@@ -171,10 +201,6 @@ def read_as(name: str, config: dict[str, Any], tensors: Mapping[str, Any]) -> to
 def half_split(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """`interleave` undone."""
     return weight.reshape(heads, -1, 2, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
-
-
-def dequantised(tensor: Any) -> torch.Tensor:
-    return torch.from_numpy(np.array(gguf.quants.dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
 
 
 def correlation(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -42,7 +42,8 @@ class FileParity:
 
     @property
     def faults(self) -> str:
-        told = [str(check) for check in self.checks if not check.passed] or ["no bound is broken"]
+        told = [str(check) for check in self.checks if not check.passed]
+        told = told or ["no bound is broken" if self.replies.n else "no prompt was short enough to be asked"]
         cause = f", probably because of {in_words(self.findings)}" if self.findings else ""
         return f"{', '.join(told)}{cause}"
 

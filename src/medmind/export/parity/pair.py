@@ -1,30 +1,43 @@
-"""`medmind export parity A B`: a checkpoint folder against a GGUF, another checkpoint or a running server."""
+"""`medmind export parity A B`: a checkpoint folder or a GGUF against a GGUF, another checkpoint or a running server."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from medmind.core.errors import UsageError
 from medmind.core.jsonl import read_json
 from medmind.core.log import progress_bar, say
 from medmind.core.types import Example, Message
 from medmind.export.config import ExportConfig
+from medmind.export.header import read_tensors
+from medmind.export.kinds import KINDS
 from medmind.export.merge import CONFIG, spell_twice
 from medmind.export.parity import greedy
-from medmind.export.parity.diagnose import Cause, Finding, find_faults
+from medmind.export.parity.diagnose import Adapter, Cause, Finding, find_faults
 from medmind.export.parity.endpoint import Endpoint, Said
 from medmind.export.parity.gate import FileParity, Proof, judge
-from medmind.export.parity.prove import Prover, choose_questions
-from medmind.export.parity.tokens import STRINGS, TokenParity, check_tokens, odd_strings, spell
-from medmind.infer.hf import HfGenerator
+from medmind.export.parity.other_file import find_differences, renderer_of
+from medmind.export.parity.prove import Engine, Prover, choose_questions, open_reference
+from medmind.export.parity.tokens import (
+    STRINGS,
+    Anchor,
+    TokenParity,
+    anchor_in,
+    anchor_of,
+    check_tokens,
+    odd_strings,
+    spell,
+)
+from medmind.infer.llamacpp import LlamaCppGenerator
 from medmind.models.catalog import describe_folder
-from medmind.models.load import load_tokenizer, load_tuned
+from medmind.models.load import load_tokenizer
 from medmind.models.tokenizer import open_tokenizer
+from medmind.prompts.chat import Renderer
 from medmind.prompts.families import open_renderer
 
+LITTLE = 64
+"""Context of a file that is opened for its vocabulary."""
 ENDPOINT_KIND = "f16"
 """Bounds of a server that does not say what it serves."""
 
@@ -36,46 +49,113 @@ class Pair:
 
 
 def order(one: str, other: str) -> Pair:
-    """The checkpoint folder is the reference; of two, the first."""
-    for name, partner in ((one, other), (other, one)):
-        if (Path(name) / CONFIG).is_file():
-            return Pair(Path(name), partner)
+    """The checkpoint folder is the reference, else the GGUF; of two of a kind, the first."""
+    for name in (one, other):
+        if not is_server(name) and not (Path(name) / CONFIG).is_file() and not Path(name).is_file():
+            raise UsageError("neither a checkpoint folder nor a GGUF file", where=name, todo="check the path")
+    for is_one in (Path.is_dir, Path.is_file):
+        for name, partner in ((one, other), (other, one)):
+            if not is_server(name) and is_one(Path(name)):
+                return Pair(Path(name), partner)
     raise UsageError(
-        "neither is a checkpoint folder",
+        "two servers cannot be compared",
         where=f"{one}, {other}",
         todo="compare each with the checkpoint it was made from, export/merged of its run",
     )
 
 
-def compare_pair(
-    pair: Pair, examples: Sequence[Example], system_prompt: str, config: ExportConfig, kind: str | None, seed: int
-) -> Proof:
-    """`kind` names whose bounds hold; by default the candidate's own type."""
-    spec = describe_folder(pair.reference)
+def is_server(name: str) -> bool:
+    return name.startswith(("http://", "https://"))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The side that is right, opened as far as its token ids: `open` loads what answers, given the longest text."""
+
+    renderer: Renderer
+    anchor: Anchor
+    context: int
+    open: Callable[[int], Engine]
+    faults: Callable[[Path, Mapping[str, str]], Sequence[Finding]]
+    """Of a GGUF, by its path and the keys of its head."""
+
+
+def from_checkpoint(folder: Path, adapter: Adapter | None) -> Reference:
+    spec = describe_folder(folder)
     renderer = open_renderer(spec.renderer, open_tokenizer(spec))
-    questions = choose_questions(config, examples, {}, renderer, system_prompt, spec.context, seed)
-    prover = Prover(pair.reference, spec, renderer, questions, config.max_new_tokens)
-    if pair.candidate.startswith(("http://", "https://")):
+    return Reference(
+        renderer,
+        anchor_in(folder),
+        spec.context,
+        lambda _: open_reference(spec, folder, renderer),
+        lambda file, metadata: find_faults(folder, file, metadata, adapter),
+    )
+
+
+def from_file(path: Path) -> Reference:
+    read_tensors(path)
+    engine = LlamaCppGenerator(path, (), LITTLE)
+    renderer = renderer_of(engine, path)
+    context = int(engine.metadata["llama.context_length"])
+    return Reference(
+        renderer,
+        anchor_of(engine),
+        context,
+        lambda longest: LlamaCppGenerator(path, renderer.stop_ids, min(context, longest)),
+        lambda other, metadata: list(find_differences(path, other, engine.metadata, metadata)),
+    )
+
+
+def compare_pair(
+    pair: Pair,
+    examples: Sequence[Example],
+    system_prompt: str,
+    config: ExportConfig,
+    kind: str | None,
+    seed: int,
+    adapter: Adapter | None = None,
+) -> Proof:
+    """`kind` names whose bounds hold, by default those of the coarser side; `adapter` is what the checkpoint holds."""
+    one = from_checkpoint(pair.reference, adapter) if pair.reference.is_dir() else from_file(pair.reference)
+    if Path(pair.candidate).is_file():
+        read_tensors(Path(pair.candidate))
+    questions = choose_questions(config, examples, {}, one.renderer, system_prompt, one.context, seed)
+    prover = Prover(one.open(questions.longest(config.max_new_tokens)), one.renderer, questions, config.max_new_tokens)
+    if is_server(pair.candidate):
         tokens, found = against_endpoint(prover, Endpoint(pair.candidate), config, kind or ENDPOINT_KIND, seed)
     elif Path(pair.candidate).is_dir():
-        tokens, found = against_checkpoint(prover, Path(pair.candidate), config, kind or "f32")
+        tokens, found = against_checkpoint(prover, pair, config, kind or "f32")
     else:
-        file = Path(pair.candidate)
-        candidate = prover.open(file)
-        kind = kind or candidate.dtype
-        strings = odd_strings(STRINGS, seed)
-        tokens = check_tokens(questions.conversations, renderer, pair.reference, candidate, None, strings)
-        faults = find_faults(pair.reference, file, candidate.metadata, None)
-        found = prover.compare(candidate, kind, config.parity.of(kind), None, faults)
+        tokens, found = against_file(prover, one, Path(pair.candidate), config, kind, seed)
     say(f"parity: {tokens}")
     say(f"{pair.candidate}: {found}")
     return Proof({"f32": found}, tokens, questions.too_long)
 
 
-def against_checkpoint(prover: Prover, other: Path, config: ExportConfig, kind: str) -> tuple[TokenParity, FileParity]:
+def against_file(
+    prover: Prover, one: Reference, other: Path, config: ExportConfig, kind: str | None, seed: int
+) -> tuple[TokenParity, FileParity]:
+    candidate = prover.open(other)
+    kind = kind or coarser(prover.reference.dtype, candidate.dtype, str(other))
+    strings = odd_strings(STRINGS, seed)
+    tokens = check_tokens(prover.questions.conversations, one.renderer, one.anchor, candidate, None, strings)
+    faults = one.faults(other, candidate.metadata)
+    return tokens, prover.compare(candidate, kind, config.parity.of(kind), None, faults)
+
+
+def coarser(one: str, other: str, where: str) -> str:
+    """Of two kinds of GGUF; a checkpoint's dtype is none."""
+    if other not in KINDS:
+        todo = f"--as names one that is near: {', '.join(KINDS)}"
+        raise UsageError("no bounds are known for this kind of GGUF", where=where, todo=todo)
+    return max((kind for kind in (one, other) if kind in KINDS), key=list(KINDS).index)
+
+
+def against_checkpoint(prover: Prover, pair: Pair, config: ExportConfig, kind: str) -> tuple[TokenParity, FileParity]:
+    other = Path(pair.candidate)
     spec = describe_folder(other)
-    one, two = (spell_twice(read_json(folder / CONFIG)) for folder in (prover.merged, other))
-    candidate = HfGenerator(load_tuned(spec, other, torch.float32), prover.renderer.stop_ids, prover.renderer.read)
+    one, two = (spell_twice(read_json(folder / CONFIG)) for folder in (pair.reference, other))
+    candidate = open_reference(spec, other, prover.renderer)
     tokenizer = load_tokenizer(other)
     wrong = []
     for name, messages in prover.questions.conversations.items():

@@ -21,7 +21,7 @@ from medmind.export.parity.gate import FileParity, Proof, judge
 from medmind.export.parity.go_template import read_modelfile
 from medmind.export.parity.logits import Reader, Row, compare_logits, teach
 from medmind.export.parity.scores import ScoreParity, Scoring, compare_scores
-from medmind.export.parity.tokens import STRINGS, check_tokens, odd_strings
+from medmind.export.parity.tokens import STRINGS, anchor_in, check_tokens, odd_strings
 from medmind.infer.hf import HfGenerator
 from medmind.infer.llamacpp import LlamaCppGenerator
 from medmind.models import adapters
@@ -35,8 +35,8 @@ from medmind.prompts.tasks.known import TASKS
 Prompts = dict[str, tuple[int, ...]]
 
 
-class Candidate(Generator, Reader, Protocol):
-    """An engine that writes and whose logits can be read."""
+class Engine(Generator, Reader, Protocol):
+    """One that writes and whose logits can be read."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,11 @@ class Questions:
     items: Mapping[str, Prompts]
     """Of each suite, by the items' ids."""
     too_long: int
+
+    def longest(self, reply: int) -> int:
+        """Tokens of the longest prompt with its reply, or of the longest row: no larger cache is needed."""
+        prompts = (len(ids) + reply for ids in self.every_prompt.values())
+        return max([1, *prompts, *(len(row.ids) for row in self.rows.values())])
 
     @property
     def every_prompt(self) -> dict[str, tuple[int, ...]]:
@@ -101,22 +106,20 @@ def read_suites(rundir: RunDir) -> dict[str, list[Example]]:
 
 
 class Prover:
-    """The reference, loaded and asked once; then one file after the other."""
+    """The reference, asked once; then one file after the other."""
 
-    def __init__(
-        self, merged: Path, spec: ModelSpec, renderer: Renderer, questions: Questions, max_new_tokens: int
-    ) -> None:
-        self.merged, self.renderer, self.questions, self.limit = merged, renderer, questions, max_new_tokens
-        self.reference = HfGenerator(load_tuned(spec, merged, torch.float32), renderer.stop_ids, renderer.read)
-        with progress_bar("parity: transformers float32") as progress:
-            self.expected = greedy.answer(self.reference, questions.every_prompt, max_new_tokens, progress)
+    def __init__(self, reference: Engine, renderer: Renderer, questions: Questions, max_new_tokens: int) -> None:
+        self.reference, self.renderer, self.questions, self.limit = reference, renderer, questions, max_new_tokens
+        with progress_bar(f"parity: {reference.name} {reference.dtype}") as progress:
+            self.expected = greedy.answer(reference, questions.every_prompt, max_new_tokens, progress)
 
     def open(self, file: Path) -> LlamaCppGenerator:
-        return LlamaCppGenerator(file, self.renderer.stop_ids, self.reference.context)
+        context = min(self.reference.context, self.questions.longest(self.limit))
+        return LlamaCppGenerator(file, self.renderer.stop_ids, context)
 
     def compare(
         self,
-        candidate: Candidate,
+        candidate: Engine,
         kind: str,
         bounds: Bounds,
         scoring: Scoring | None = None,
@@ -160,7 +163,8 @@ def prove(
         config, tests, read_suites(rundir) if scoring else {}, renderer, system_prompt, spec.context, seed
     )
     adapter = read_adapter(spec, trained)
-    prover = Prover(rundir.merged, spec, renderer, questions, config.max_new_tokens)
+    reference = open_reference(spec, rundir.merged, renderer)
+    prover = Prover(reference, renderer, questions, config.max_new_tokens)
     files = {}
     for kind in ("f32", *(kind for kind in config.gguf if kind != "f32")):
         file = full if kind == "f32" else rundir.gguf(kind)
@@ -168,12 +172,17 @@ def prove(
         if kind == "f32":
             modelfile = read_modelfile(rundir.modelfile.read_text(encoding="utf-8"))
             strings = odd_strings(STRINGS, seed)
-            tokens = check_tokens(questions.conversations, renderer, rundir.merged, candidate, modelfile, strings)
+            anchor = anchor_in(rundir.merged)
+            tokens = check_tokens(questions.conversations, renderer, anchor, candidate, modelfile, strings)
             say(f"parity: {tokens}")
         faults = find_faults(rundir.merged, file, candidate.metadata, adapter)
         files[kind] = found = prover.compare(candidate, kind, config.parity.of(kind), scoring, faults)
         say(f"{kind}: {found}")
     return Proof(files, tokens, questions.too_long, check_merged(adapter, rundir.merged))
+
+
+def open_reference(spec: ModelSpec, merged: Path, renderer: Renderer) -> HfGenerator:
+    return HfGenerator(load_tuned(spec, merged, torch.float32), renderer.stop_ids, renderer.read)
 
 
 def read_adapter(spec: ModelSpec, trained: Path) -> Adapter | None:

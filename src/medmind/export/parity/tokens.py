@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from medmind.export.parity.diagnose import Cause, Finding
 from medmind.export.parity.go_template import GoTemplate, Modelfile, render_for_ollama
 from medmind.infer.llamacpp import LlamaCppGenerator
 from medmind.models.load import load_tokenizer
-from medmind.prompts.chat import Renderer
+from medmind.prompts.chat import Renderer, join_same_role
 
 STRINGS = 1000
 SHOWN = 20
 """Names and strings kept as evidence."""
 CHECKPOINT, GGUF, MODELFILE = "the checkpoint's template", "the GGUF's template", "the Modelfile's template"
+OTHER_GGUF = "the other GGUF's template"
 WORDS = [
     "amoxicillin-clavulanate",
     "Δ9-tetrahydrocannabinol",
@@ -98,38 +100,69 @@ class TokenParity(Record):
         return f"{told}, {self.strings_equal} of {self.strings} strings" if self.strings else told
 
 
+Maker = Callable[[Sequence[Message]], list[int]]
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """What token ids are held against: the tokenizer and template of a checkpoint, or those of another GGUF."""
+
+    name: str
+    control: Sequence[str]
+    prompt: Maker
+    encode: Callable[[str], list[int]]
+    decode: Callable[[list[int]], str]
+
+
+def anchor_in(merged: Path) -> Anchor:
+    """transformers with the checkpoint's tokenizer and template."""
+    tokenizer: Any = load_tokenizer(merged)
+
+    def prompt(messages: Sequence[Message]) -> list[int]:
+        ids: list[int] = tokenizer.apply_chat_template(spell(messages), add_generation_prompt=True, return_dict=False)
+        return ids
+
+    control = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return Anchor(
+        CHECKPOINT, control, prompt, lambda text: tokenizer.encode(text, add_special_tokens=False), tokenizer.decode
+    )
+
+
+def anchor_of(engine: LlamaCppGenerator) -> Anchor:
+    """llama.cpp with a GGUF's own."""
+    return Anchor(OTHER_GGUF, list(engine.control), lambda talk: prompt_of(engine, talk), engine.encode, engine.decode)
+
+
 def check_tokens(
     conversations: Mapping[str, Sequence[Message]],
     renderer: Renderer,
-    merged: Path,
+    anchor: Anchor,
     candidate: LlamaCppGenerator,
     modelfile: Modelfile | None = None,
     strings: Sequence[str] = (),
 ) -> TokenParity:
-    """Prompt ids of the renderer, of transformers with the checkpoint's template, of llama.cpp with the GGUF's and the
-    Modelfile's; the strings' ids of transformers and of llama.cpp.
+    """Prompt ids of the renderer, of the anchor, of llama.cpp with the GGUF's template and the Modelfile's; the
+    strings' ids of the anchor and of llama.cpp.
     """
-    tokenizer = load_tokenizer(merged)
-    control = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    makers = makers_of(renderer, tokenizer, candidate, modelfile)
+    makers = makers_of(anchor, candidate, modelfile)
     bos = candidate.bos_id
     wrong: dict[str, list[str]] = {}
-    doubled, look_alike, blanks = Counter[str](), 0, 0
+    doubled, look_alike, beyond = Counter[str](), 0, 0
     for name, messages in conversations.items():
-        if any(text in message.text for message in messages for text in control):
+        if any(text in message.text for message in messages for text in anchor.control):
             look_alike += 1
             continue
         ours = list(renderer.prompt(messages))
         for maker, make in makers.items():
             theirs = make(messages)
-            if theirs != ours and maker == MODELFILE and make(trim(messages)) == list(renderer.prompt(trim(messages))):
-                blanks += 1
+            if theirs != ours and maker == MODELFILE and is_beyond_go(messages, make, renderer):
+                beyond += 1
             elif theirs != ours:
                 wrong.setdefault(name, []).append(maker)
                 doubled[maker] += theirs[:2] == [bos, bos]
     by = Counter(maker for makers in wrong.values() for maker in makers)
-    clean = [text for text in strings if not any(mark in text for mark in control)]
-    odd, trips = compare_strings(clean, tokenizer, candidate)
+    clean = [text for text in strings if not any(mark in text for mark in anchor.control)]
+    odd, trips = compare_strings(clean, anchor, candidate)
     findings = [*name_causes(by, doubled), *check_stops(renderer, candidate, modelfile)]
     if odd:
         findings.append(Finding(cause=Cause.TOKENIZER, detail=f"other ids for {len(odd)} strings, {odd[0]!r} first"))
@@ -145,32 +178,29 @@ def check_tokens(
         round_trips=trips,
         strings_wrong=tuple(odd[:SHOWN]),
         findings=tuple(findings),
-        not_checked=unchecked(modelfile, blanks),
+        not_checked=unchecked(modelfile, beyond),
     )
 
 
-def trim(messages: Sequence[Message]) -> list[Message]:
-    return [message.model_copy(update={"text": message.text.strip()}) for message in messages]
+def is_beyond_go(messages: Sequence[Message], make: Maker, renderer: Renderer) -> bool:
+    """Whether a conversation differs only by what a Go template cannot do: without that the ids are the same."""
+    texts = [message.model_copy(update={"text": message.text.strip()}) for message in messages]
+    turns = join_same_role([message for message in texts if message.text and message.role != "system"])
+    plain = [*(message for message in texts if message.text and message.role == "system"), *turns]
+    if plain == list(messages) or not turns or {turns[0].role, turns[-1].role} != {"user"}:
+        return False
+    return make(plain) == list(renderer.prompt(plain))
 
 
-def unchecked(modelfile: Modelfile | None, blanks: int) -> tuple[str, ...]:
+def unchecked(modelfile: Modelfile | None, beyond: int) -> tuple[str, ...]:
     if modelfile is None:
         return (MODELFILE,)
-    told = f"{MODELFILE} on {blanks} prompts with blanks at the ends of a text, which no Go template can take off"
-    return (told,) if blanks else ()
+    what = "blanks at the ends of a text, an empty text, or a system text between two turns of one role"
+    return (f"{MODELFILE} on {beyond} prompts with what no Go template can mend: {what}",) if beyond else ()
 
 
-Maker = Callable[[Sequence[Message]], list[int]]
-
-
-def makers_of(
-    renderer: Renderer, tokenizer: Any, candidate: LlamaCppGenerator, modelfile: Modelfile | None
-) -> dict[str, Maker]:
-    def by_transformers(messages: Sequence[Message]) -> list[int]:
-        ids: list[int] = tokenizer.apply_chat_template(spell(messages), add_generation_prompt=True, return_dict=False)
-        return ids
-
-    makers: dict[str, Maker] = {CHECKPOINT: by_transformers, GGUF: lambda messages: prompt_of(candidate, messages)}
+def makers_of(anchor: Anchor, candidate: LlamaCppGenerator, modelfile: Modelfile | None) -> dict[str, Maker]:
+    makers: dict[str, Maker] = {anchor.name: anchor.prompt, GGUF: lambda messages: prompt_of(candidate, messages)}
     if modelfile:
         template = GoTemplate(modelfile.template)
         makers[MODELFILE] = lambda messages: candidate.encode_template(render_for_ollama(template, messages))
@@ -216,14 +246,14 @@ def check_stops(renderer: Renderer, candidate: LlamaCppGenerator, modelfile: Mod
         yield Finding(cause=Cause.STOP, detail=f"the Modelfile has no PARAMETER stop for {', '.join(missing)}")
 
 
-def compare_strings(strings: Sequence[str], tokenizer: Any, candidate: LlamaCppGenerator) -> tuple[list[str], int]:
+def compare_strings(strings: Sequence[str], anchor: Anchor, candidate: LlamaCppGenerator) -> tuple[list[str], int]:
     """Strings with other ids, and how many both sides give back as they were."""
     odd, trips = [], 0
     for text in strings:
-        theirs = tokenizer.encode(text, add_special_tokens=False)
+        theirs = anchor.encode(text)
         if theirs != (found := candidate.encode(text)):
             odd.append(text)
-        trips += tokenizer.decode(theirs) == candidate.decode(found) == text
+        trips += anchor.decode(theirs) == candidate.decode(found) == text
     return odd, trips
 
 
