@@ -155,11 +155,12 @@ def differing(chosen: Sequence[Chosen], sums: dict[str, list[float]]) -> tuple[l
 
 
 def matrix_products(generator: Any, lengths: Sequence[int]) -> float:
-    """CPU seconds of the matrix products alone that these prompts need: all layers' but the last MLP, and attention's
-    lower triangle at the same speed. No harness can go below.
+    """CPU seconds of the matrix products alone that these prompts need: all layers' (of the last one only keys and
+    values), and attention's lower triangle at the same speed. No harness can go below.
     """
     decoder = generator._model.get_decoder()
-    unread = set(decoder.layers[-1].mlp.modules())
+    last = decoder.layers[-1]
+    unread = {*last.mlp.modules(), last.self_attn.q_proj, last.self_attn.o_proj}
     weights = [m.weight for m in decoder.modules() if isinstance(m, torch.nn.Linear) and m not in unread]
     rows = {width: torch.randn(LINES, width) for width in {w.shape[1] for w in weights}}
     speeds = []
@@ -171,7 +172,8 @@ def matrix_products(generator: Any, lengths: Sequence[int]) -> float:
             speeds.append((time.process_time() - start) / (LINES * sum(w.numel() for w in weights)))
     heads = decoder.config.num_attention_heads * decoder.config.head_dim
     products = sum(
-        length * sum(w.numel() for w in weights) + length * length * heads * len(decoder.layers) for length in lengths
+        length * sum(w.numel() for w in weights) + length * length * heads * (len(decoder.layers) - 1)
+        for length in lengths
     )
     return min(speeds) * products
 

@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from medmind.core.jsonl import write_json
-from medmind.evaluate.metrics.grounded import unsupported_counts
+from medmind.evaluate.metrics.grounded import sentences, unsupported_counts
+from medmind.evaluate.support import ENOUGH, best_chances, pieces
+from medmind.infer.entail import open_entailer
 
 DOSE = re.compile(
     r"(\d+(?:\.\d+)?)(\s*)(mg|g|mcg|ml|kg|cm|mm|%|percent|years|days|weeks|months|hours|minutes)\b|(\d+(?:\.\d+)?)(%)"
@@ -100,6 +102,8 @@ def sentence(case: Case, other: Case, draw: random.Random) -> str:
     return f"{case.answer} {draw.choice(own)}" if own else case.answer
 
 
+Detect = Callable[[str, Sequence[str]], tuple[int, int]]
+"""(unsupported, all) sentences of an answer that these texts should support."""
 KINDS: dict[str, Callable[[Case, Case, random.Random], str]] = {
     "dose": dose, "unit": unit, "negation": negation, "entity": entity, "sentence": sentence
 }  # fmt: skip
@@ -133,9 +137,9 @@ def with_interval(good: Sequence[float], bad: Sequence[float], seed: int) -> dic
     return {"value": round(auroc(good, bad), 3), "low": round(float(low), 3), "high": round(float(high), 3)}
 
 
-def measure(cases: Sequence[Case], kind: str, seed: int) -> dict[str, object]:
+def measure(cases: Sequence[Case], kind: str, seed: int, detect: Detect = unsupported_counts) -> dict[str, object]:
     pairs = perturbed(cases, kind, seed)
-    counts = [[unsupported_counts(text, case.texts) for text in (case.answer, changed)] for case, changed in pairs]
+    counts = [[detect(text, case.texts) for text in (case.answer, changed)] for case, changed in pairs]
     good, bad = ([found / max(1, total) for found, total in side] for side in zip(*counts, strict=True))
     lengths = [
         [float(len(text.split())) for text in side] for side in zip(*((c.answer, t) for c, t in pairs), strict=True)
@@ -149,15 +153,28 @@ def measure(cases: Sequence[Case], kind: str, seed: int) -> dict[str, object]:
     }
 
 
+def by_model(source: str) -> Detect:
+    """The support model of evaluate.support_model in place of the rules."""
+    entails = open_entailer(source)
+
+    def detect(text: str, texts: Sequence[str]) -> tuple[int, int]:
+        (chances,) = best_chances(entails, [(sentences(text), pieces(texts))])
+        return sum(chance < ENOUGH for chance in chances), len(chances)
+
+    return detect
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tune", action="store_true", help="on the half of the answers the rules were chosen with")
+    parser.add_argument("--support-model", metavar="SOURCE", help="a folder or Hub id; unsaid, the rules detect")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    detect = by_model(args.support_model) if args.support_model else unsupported_counts
     found = {
-        name: {kind: measure(read(args.data)[not args.tune :: 2], kind, args.seed) for kind in KINDS}
+        name: {kind: measure(read(args.data)[not args.tune :: 2], kind, args.seed, detect) for kind in KINDS}
         for name, read in (("pubmedqa", pubmedqa), ("medquad", medquad))
     }
     for name, kinds in found.items():

@@ -1,11 +1,12 @@
 """A few rows in the schema of each data set the presets name, made up, no two alike."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from source_rows import write
 
+from medmind.data.config import SuiteConfig
 from medmind.data.sources.pubmedqa import official_labels
 
 SYLLABLES = ("car", "di", "a", "he", "pat", "ne", "phro", "der", "ma", "tis", "os", "te", "o", "my", "al", "gi")
@@ -66,11 +67,52 @@ def synthetic_qa(folder: Path) -> Path:
     return write(folder / "synthetic.jsonl", [{"question": make.ask(), "response": make.tell()} for _ in range(50)])
 
 
+def medqa(folder: Path) -> Path:
+    rows = [
+        {"question": asked, "options": options, "answer_idx": right, "answer": options[right]}
+        for asked, options, right in exam(30)
+    ]
+    return write(folder / "test.jsonl", rows)
+
+
+def medmcqa(folder: Path) -> Path:
+    rows = [
+        {"id": str(number), "question": asked, "cop": "ABCD".index(right) + 1, "exp": ""}
+        | {f"op{label.lower()}": text for label, text in options.items()}
+        for number, (asked, options, right) in enumerate(exam(30))
+    ]
+    return write(folder / "dev.jsonl", rows)
+
+
+def mmlu_medical(folder: Path) -> Path:
+    rows = [{"question": asked, "choices": [*options.values()], "answer": right} for asked, options, right in exam(30)]
+    return write(folder / "anatomy_test.jsonl", rows)
+
+
+def casimedicos(folder: Path) -> Path:
+    rows = [
+        {"id": str(number), "lang": "es", "clinical_case": "", "question": asked}
+        | {"options": options, "correct_answer": right}
+        for number, (asked, options, right) in enumerate(exam(30))
+    ]
+    return write(folder / "es.jsonl", rows)
+
+
+def exam(count: int) -> list[tuple[str, dict[str, str], str]]:
+    """(question, options by letter, the right one's letter)."""
+    make = Maker()
+    return [(make.ask(), {label: make.say(4) for label in "ABCD"}, "ABCD"[number % 4]) for number in range(count)]
+
+
 FILES: dict[str, Callable[[Path], Path]] = {
     "medquad": medquad,
     "pubmedqa": pubmedqa,
     "medical_o1": o1_reasoning,
     "synthetic_qa": synthetic_qa,
+    "medqa": medqa,
+    "medmcqa": medmcqa,
+    "mmlu_medical": mmlu_medical,
+    "casimedicos": casimedicos,
 }
 """By data.source; `terms` ships with the package."""
 
@@ -78,3 +120,12 @@ FILES: dict[str, Callable[[Path], Path]] = {
 def settings(source: str, folder: Path) -> list[str]:
     """What lays such a file over a recipe."""
     return [f"data.path={FILES[source](folder)}"] if source in FILES else []
+
+
+def suite_settings(suites: Mapping[str, SuiteConfig], folder: Path) -> list[str]:
+    """The same for the sets a recipe is evaluated on beside its own."""
+    found = []
+    for name, suite in suites.items():
+        (folder / name).mkdir()
+        found += [f"data.suites.{name}.path={FILES[suite.source](folder / name)}", f"data.suites.{name}.files=[]"]
+    return found

@@ -12,8 +12,10 @@ from medmind.cli import main as door
 from medmind.core import errors
 from medmind.core.types import Example, Message, Outcome, Prediction
 from medmind.data.stage.assemble import assemble
+from medmind.evaluate.agreement import Sampled
 from medmind.evaluate.canary import CanaryLoss
 from medmind.evaluate.score import Origin, score
+from medmind.evaluate.support import Support
 from medmind.prompts.tasks.known import TASKS
 from medmind.recipe.faults import keys_of
 from medmind.recipe.load import list_presets, load_recipe
@@ -133,8 +135,14 @@ def metric_names() -> set[str]:
             )
             for one in examples
         ]
+        sampled = [
+            Sampled(id=one.id, texts=("x", "x"), answers=("x", "x"), outcomes=(Outcome.ANSWERED,) * 2)
+            for one in examples
+        ]
+        support = [Support(id=one.id, chances=(1.0,)) for one in examples]
         losses = [CanaryLoss(id=one.id, nats=1.0, tokens=1, rank=1, among=2) for one in examples]
-        found |= set(score(Origin("s", "m", "float32", "e", ""), examples, predictions, losses, seed=0).metrics)
+        origin = Origin("s", "m", "float32", "e", "")
+        found |= set(score(origin, examples, predictions, losses, 0, sampled, support).metrics)
     return found
 
 

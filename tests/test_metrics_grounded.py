@@ -9,7 +9,7 @@ import pytest
 from medmind.core.types import Comparison, Example, Message, Outcome, Prediction
 from medmind.evaluate.metrics.grounded import Evidence, findings, sentences, unsupported_counts
 from medmind.evaluate.metrics.quantities import quantities
-from medmind.evaluate.unsupported import compare_unsupported, equal_length
+from medmind.evaluate.unsupported import by_rule, compare_unsupported, equal_length
 
 BENCH = runpy.run_path(str(Path(__file__).parent.parent / "bench" / "grounded.py"))
 TEXT = (
@@ -107,22 +107,26 @@ def asked(number: int) -> Example:
     return Example(id=str(number), source="s", task="qa", turns=(Message(role="user", text="Metformin?"),), target=TEXT)
 
 
+def compared(examples: list[Example], base: list[Prediction], tuned: list[Prediction]) -> Comparison | None:
+    return compare_unsupported("s", base, tuned, (by_rule(examples, base), by_rule(examples, tuned)), 0.02, seed=0)
+
+
 def test_unsupported_sentences_are_compared_at_equal_length_and_refusal() -> None:
     good, bad = "Metformin 500 mg is given twice a day.", "Sitagliptin 850 mg cures hepatitis in 9 days."
     base = [reply(f"{good} {bad} {bad} {bad}")] * 30 + [reply("no", Outcome.REFUSED)] * 10
     tuned = [reply(good)] * 40
     examples = [asked(number) for number in range(40)]
-    found = compare_unsupported("s", examples, base, tuned, 0.02, seed=0)
+    found = compared(examples, base, tuned)
     assert isinstance(found, Comparison)
     assert (found.n, found.base, found.tuned) == (30, 0.0, 0.0)  # cut to one sentence, the base is as good
     assert "30 of 40 questions" in found.note
-    found = compare_unsupported("s", examples, [reply(f"{bad} {good}")] * 40, [reply(f"{good} {good}")] * 40, 0.02, 0)
+    found = compared(examples, [reply(f"{bad} {good}")] * 40, [reply(f"{good} {good}")] * 40)
     assert found is not None
     assert (found.base, found.tuned, found.verdict) == (0.5, 0.0, "better")
-    assert compare_unsupported("s", examples, [reply("x", Outcome.TRUNCATED)] * 40, tuned, 0.02, 0) is None
+    assert compared(examples, [reply("x", Outcome.TRUNCATED)] * 40, tuned) is None
     # One long sentence cannot be cut: too far apart in length to say anything.
     long = [reply(" ".join(["Sitagliptin 850 mg cures hepatitis and"] * 5) + " more.")] * 40
-    found = compare_unsupported("s", examples, long, tuned, 0.02, 0)
+    found = compared(examples, long, tuned)
     assert found is not None and found.verdict == "cannot tell" and found.tuned == 0.0 < found.base
 
 

@@ -4,11 +4,12 @@ import gzip
 import json
 import random
 from collections.abc import Callable
+from math import log
 from pathlib import Path
 
 import pytest
 
-from medmind.core.jsonl import write_jsonl
+from medmind.core.jsonl import read_json, write_jsonl
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example, Message, Outcome, Scores
 from medmind.data.config import DataConfig
@@ -17,6 +18,11 @@ from medmind.data.sources.seam import Row
 from medmind.evaluate.config import EvaluateConfig
 from medmind.evaluate.elsewhere import score_elsewhere
 from medmind.evaluate.protocols import yes_no_100
+from medmind.evaluate.run import evaluate_model
+from medmind.infer.fake import FakeGenerator
+from medmind.models.catalog import find_model
+from medmind.models.tokenizer import open_tokenizer
+from medmind.prompts.families import open_renderer
 from medmind.prompts.tasks.terms import render
 
 ANSWERS = ("yes", "no", "maybe")
@@ -83,6 +89,28 @@ def test_choices(tmp_path: Path, reply: Callable[[Example], str], accuracy: floa
     assert found.outcomes == {one.value: 500 * (one is outcome) for one in Outcome}
     assert found.metrics["parse_rate"].value == float(outcome is Outcome.ANSWERED)
     assert ("accuracy_if_parsed" in found.metrics) == (outcome is Outcome.ANSWERED)
+
+
+def test_a_model_that_likes_all_options_the_same(tmp_path: Path) -> None:
+    """By forced choice it takes the first: always yes, always A; its confidence, a third or a quarter, says nothing."""
+    run, spec = RunDir(tmp_path), find_model("nano")
+    write_jsonl(run.suite("choices"), choices())
+    write_jsonl(run.suite("exam"), exam())
+    renderer = open_renderer(spec.renderer, open_tokenizer(spec))
+    protocols = ("lm-eval", "helm")  # in the chat's words "Yes" is two tokens, which a sum counts twice
+    config = EvaluateConfig(protocols=protocols, max_new_tokens=4)
+    generator = FakeGenerator(renderer.tokenizer, lambda _: "")
+    evaluate_model(config, run, "base", "none", generator, renderer, "", 0)
+    for suite, first, options in (("choices", 0.552, 3), ("exam", 0.25, 4)):
+        found = Scores.model_validate(read_json(run.scores(suite, "base")))
+        assert {name: one.value for name, one in found.protocols.items()} == dict.fromkeys(protocols, first)
+        assert found.metrics["choice_accuracy"].value == first
+        assert found.metrics["ece_15_width"].value == pytest.approx(abs(first - 1 / options))
+        assert (found.metrics["auroc"].value, found.metrics["aupr"].value) == (0.5, pytest.approx(first))
+        assert found.metrics["accuracy_at_10"].value == pytest.approx(first)
+        assert found.metrics["brier"].value == pytest.approx(1 - 1 / options)
+        assert found.metrics["nll"].value == pytest.approx(log(options))
+        assert found.metrics["accuracy"].value == 0
 
 
 def test_a_random_answer_is_at_chance(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from preset_rows import settings
+from preset_rows import settings, suite_settings
 
 from medmind.cli.main import main
 from medmind.core.jsonl import read_json, read_jsonl
@@ -137,6 +137,7 @@ NOT_FOLLOWED: dict[str, list[tuple[str, str]]] = {
         ),
         ("cuts after 10", "max 10 new tokens"),
         ("Padding to a fixed length", "**Padding:** Standardized input lengths"),
+        ("its library's default is fp4", "load_in_4bit=True"),
     ],
     "synthetic-qa": [
         ("load_in_7Bit", "load_in_7Bit=True"),
@@ -182,7 +183,7 @@ def test_a_preset_says_where_it_leaves_its_seed(preset: str) -> None:
     assert [words for words, _ in NOT_FOLLOWED[preset] if words not in " ".join(comments)] == []
 
 
-@pytest.mark.parametrize("preset", [*STATED, "pubmedqa-context"])
+@pytest.mark.parametrize("preset", [*STATED, "pubmedqa-context", "exams"])
 def test_what_no_seed_states_has_a_comment(preset: str) -> None:
     """On its own line: why this value."""
     file = PRESETS / f"{preset}.yaml"
@@ -291,7 +292,7 @@ def test_a_preset_takes_two_steps_with_nano(preset: str, tmp_path: Path) -> None
     refused = recipe.train.dtype == "float16" and not torch.cuda.is_available()
     dtype = "auto" if refused else recipe.train.dtype
     sets = ["model=nano", "train.max_steps=2", "train.logging_steps=1", f"train.dtype={dtype}"]
-    sets += settings(recipe.data.source, tmp_path)
+    sets += settings(recipe.data.source, tmp_path) + suite_settings(recipe.data.suites, tmp_path)
     out = tmp_path / "run"
     assert main(["train", preset, "--out", str(out), *(word for one in sets for word in ("--set", one))]) == 0
     rundir = RunDir(out)

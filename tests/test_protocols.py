@@ -252,7 +252,8 @@ def test_too_long_a_prompt_loses_its_beginning_aloud(
 
 def test_the_published_yes_no_test_is_drawn_by_answer(rundir: RunDir, renderer: Renderer) -> None:
     labels = ["yes"] * 300 + ["no"] * 200
-    write_jsonl(rundir.suite("pubmedqa"), [pubmed(n, label, f"Question {n}?") for n, label in enumerate(labels)])
+    rows = [pubmed(n, label, f"Question {n}?") for n, label in enumerate(labels)]
+    write_jsonl(rundir.suite("pubmedqa"), [*rows[250:], *rows[:250]])  # sorted, it would be refused: no maybe
     generator, scores = evaluate(rundir, renderer, ("lm-eval", "yes-no-100"), "Well, no: yes and more and more words")
     rows = list(read_jsonl(rundir.protocol("pubmedqa", "base", "yes-no-100")))
     assert [sum(row["id"] in {f"p{n}" for n in part} for row in rows) for part in (range(300), range(300, 500))] == [
@@ -273,6 +274,13 @@ def test_the_head_of_a_sorted_file_is_refused(
     write_jsonl(rundir.suite("pubmedqa"), [pubmed(n, "yes", f"Question {n}?") for n in range(100)])
     with pytest.raises(DataError, match=r'all 100 answers are "yes".*would score 100 %'):
         evaluate(rundir, renderer, ("lm-eval",))
+    official = ["yes"] * 276 + ["no"] * 169 + ["maybe"] * 55
+    rows = [pubmed(n, label, f"Question {n}?") for n, label in enumerate(official)]
+    write_jsonl(rundir.suite("pubmedqa"), rows[:400])
+    with pytest.raises(DataError, match=r'the 400 answers stand sorted, and none is "maybe", .*pubmedqa.jsonl'):
+        evaluate(rundir, renderer, ("lm-eval", "yes-no-100"))
+    write_jsonl(rundir.suite("pubmedqa"), rows)
+    evaluate(rundir, renderer, ("lm-eval",))  # the whole file may be sorted
     write_jsonl(rundir.suite("pubmedqa"), [pubmed(n, "yes", f"Question {n}?") for n in range(3)])
     evaluate(rundir, renderer, ("lm-eval",))
     assert 'all 3 answers are "yes"' in " ".join(capsys.readouterr().err.split())

@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("one alone cannot be compared", todo="name two or more; a run's own base stands in its report")
     missing = [place for place in args.places if not place.exists()]
     if missing:
-        raise UsageError("no such run or file", where=str(missing[0]))
+        todo = "name run directories, or files of predictions; medmind runs ls has the runs"
+        raise UsageError("no such run or file", where=str(missing[0]), todo=todo)
     folders = [place.is_dir() for place in args.places]
     if any(folders) and not all(folders):
         raise UsageError("runs and files do not compare", todo="name the predictions.jsonl of a run")

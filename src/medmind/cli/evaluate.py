@@ -73,7 +73,7 @@ def score_endpoint(args: argparse.Namespace) -> int:
     """Every suite, or those named, as the run's own models are asked, under `endpoint-` and the model's name."""
     from medmind.evaluate.run import evaluate_model
     from medmind.infer.endpoint import open_endpoint
-    from medmind.recipe.stages import open_model
+    from medmind.recipe.stages import open_model, open_support
 
     if not args.target and len(args.suites) != 1:
         raise UsageError("whose questions?", todo="name a recipe or a run directory, or one --suite")
@@ -87,7 +87,8 @@ def score_endpoint(args: argparse.Namespace) -> int:
     which = "endpoint-" + re.sub(r"[^\w.-]", "_", name)
     with locked(rundir):
         prompt, key = recipe.data.system_prompt, asked.server.wire.root
-        files = evaluate_model(recipe.evaluate, rundir, which, name, asked, renderer, prompt, recipe.seed, key)
+        config, support = recipe.evaluate, open_support(recipe)
+        files = evaluate_model(config, rundir, which, name, asked, renderer, prompt, recipe.seed, key, support)
     if args.json:
         print(
             json.dumps([json.loads(path.read_text(encoding="utf-8")) for path in files if path.name == "scores.json"])

@@ -148,6 +148,14 @@ class RunDir:
         """The held-out loss of each item: what a paired comparison of losses needs."""
         return self.evaluate / suite / which / "losses.jsonl"
 
+    def samples(self, suite: str, which: str) -> Path:
+        """Several replies to each question, drawn by chance."""
+        return self.evaluate / suite / which / "samples.jsonl"
+
+    def support(self, suite: str, which: str) -> Path:
+        """What the support model makes of each sentence of the replies."""
+        return self.evaluate / suite / which / "support.jsonl"
+
     def protocol(self, suite: str, which: str, name: str) -> Path:
         """The answers under one published protocol of asking."""
         return self.evaluate / suite / which / "protocols" / f"{name}.jsonl"

@@ -1,17 +1,19 @@
 """Several runs, or several files of predictions, side by side: each against the first, suite by suite."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from medmind.core.errors import DataError, UsageError
 from medmind.core.jsonl import read_jsonl
 from medmind.core.log import say
+from medmind.core.registry import did_you_mean
 from medmind.core.rundir import RunDir
 from medmind.core.types import Comparison, Example, Prediction
 from medmind.evaluate.compare import Side, adjust, compare_sides, read_side
 from medmind.evaluate.differences import compare_shares
 from medmind.evaluate.elsewhere import judge, read_predictions
-from medmind.evaluate.files import read_records
+from medmind.evaluate.files import read_items
 from medmind.evaluate.run import read_suite
 
 Found = list[tuple[str, Comparison]]
@@ -29,7 +31,10 @@ def compare_runs(roots: Sequence[Path], wanted: Sequence[str], margin: float, se
             if suite not in names:
                 raise UsageError(f'suite "{suite}" was not evaluated', where=str(run.root), todo="medmind evaluate …")
     if not suites:
-        raise DataError("the runs share no suite", where=", ".join(map(str, roots)), todo="evaluate one in each")
+        told = "; ".join(
+            f"{root}: {', '.join(sorted(names)) or 'none evaluated'}" for root, names in zip(roots, have, strict=True)
+        )
+        raise DataError("the runs share no suite", where=told, todo="evaluate one in each")
     for left in sorted(set.union(*have) - set(suites)):
         say(f'suite "{left}" is left out')
     found: Found = []
@@ -57,8 +62,7 @@ def same_suite(runs: Sequence[RunDir], suite: str) -> list[Example]:
 
 
 def tuned_side(run: RunDir, suite: str, task: str) -> Side:
-    side = read_side(run, suite, "tuned", task)
-    return Side(str(run.root), side.predictions, side.losses)
+    return replace(read_side(run, suite, "tuned", task), name=str(run.root))
 
 
 def compare_files(files: Sequence[Path], examples: Sequence[Example], suite: str, margin: float, seed: int) -> Found:
@@ -78,9 +82,12 @@ def compare_files(files: Sequence[Path], examples: Sequence[Example], suite: str
 
 def read_file(file: Path, examples: Sequence[Example]) -> list[Prediction]:
     """In the suite's order where its items are known."""
-    own = next(read_jsonl(file), {})
+    own = next(read_jsonl(file), None)
+    if own is None:
+        raise DataError("the file is empty", where=str(file), todo="a line for each question")
     if isinstance(own, dict) and "correct" in own:
-        rows = {row.id: row for row in read_records(file, Prediction)}
+        rows = {row.id: row for row in read_items(file, Prediction)}
+        refuse_unknown(file, rows, examples)
     elif examples:
         lines = read_predictions(file, examples)
         rows = {one.id: judge(one, lines[one.id]) for one in examples if one.id in lines}
@@ -91,6 +98,15 @@ def read_file(file: Path, examples: Sequence[Example]) -> list[Prediction]:
         what = f"{len(missing)} of {len(examples)} questions have no prediction (first: {', '.join(missing[:3])})"
         raise DataError(what, where=str(file), todo="add them")
     return [rows[one.id] for one in examples] if examples else list(rows.values())
+
+
+def refuse_unknown(file: Path, rows: Iterable[str], examples: Sequence[Example]) -> None:
+    """Where the suite's items are known."""
+    known = {one.id for one in examples}
+    for number, name in enumerate(rows, start=1):
+        if known and name not in known:
+            what = f'id "{name}" is none of the suite\'s{did_you_mean(name, known)}'
+            raise DataError(what, where=f"{file}, row {number}", todo="compare answers to the same questions")
 
 
 def refuse_other_items(sides: Sequence[Side]) -> None:

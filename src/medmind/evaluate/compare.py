@@ -9,10 +9,11 @@ from medmind.core.jsonl import write_json
 from medmind.core.log import say
 from medmind.core.rundir import RunDir
 from medmind.core.types import Comparison, Example, Prediction
+from medmind.evaluate.agreement import Sampled, agreement
 from medmind.evaluate.canary import CanaryLoss, compare_canaries
 from medmind.evaluate.config import EvaluateConfig
 from medmind.evaluate.differences import LEVEL, Ratio, compare_losses, compare_ratios, compare_shares
-from medmind.evaluate.files import read_records
+from medmind.evaluate.files import read_items
 from medmind.evaluate.forced import answers_of
 from medmind.evaluate.gain import write_gain
 from medmind.evaluate.metrics.loss import ItemLoss
@@ -20,7 +21,9 @@ from medmind.evaluate.metrics.paired import holm
 from medmind.evaluate.metrics.text import chrf
 from medmind.evaluate.predict import CHOICES
 from medmind.evaluate.run import chosen_suites, read_suite
-from medmind.evaluate.unsupported import compare_unsupported
+from medmind.evaluate.support import Support
+from medmind.evaluate.texts import FREE
+from medmind.evaluate.unsupported import by_rule, compare_unsupported
 from medmind.prompts.tasks.known import TASKS
 
 PRIMARY = {
@@ -32,17 +35,17 @@ PRIMARY = {
     "text": "heldout_loss",
     "canary": "canary_exposure",
 }
-FREE = ("terms", "qa", "reasoned")
-"""Tasks answered in sentences."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one model made of a suite; no losses where only its replies are known."""
+    """What one model made of a suite; of a file from elsewhere only its replies are known."""
 
     name: str
     predictions: Sequence[Prediction]
     losses: Sequence[ItemLoss] = ()
+    sampled: Sequence[Sampled] = ()
+    support: Sequence[Support] = ()
 
 
 def compare(config: EvaluateConfig, rundir: RunDir, seed: int = 0) -> list[Path]:
@@ -62,9 +65,19 @@ def compare(config: EvaluateConfig, rundir: RunDir, seed: int = 0) -> list[Path]
 
 
 def read_side(rundir: RunDir, suite: str, which: str, task: str) -> Side:
-    predictions = [] if task == "text" else read_records(rundir.predictions(suite, which), Prediction)
-    kind = CanaryLoss if task == "canary" else ItemLoss
-    return Side(which, predictions, read_records(rundir.losses(suite, which), kind))
+    predictions = [] if task == "text" else read_items(rundir.predictions(suite, which), Prediction)
+    losses = read_items(rundir.losses(suite, which), CanaryLoss if task == "canary" else ItemLoss)
+    if not (losses if task == "text" else predictions):
+        file = rundir.losses(suite, which) if task == "text" else rundir.predictions(suite, which)
+        raise DataError("the file is empty", where=str(file), todo="evaluate it again")
+    samples, support = rundir.samples(suite, which), rundir.support(suite, which)
+    return Side(
+        which,
+        predictions,
+        losses,
+        read_items(samples, Sampled) if samples.is_file() else (),
+        read_items(support, Support) if support.is_file() else (),
+    )
 
 
 def compare_sides(
@@ -86,7 +99,9 @@ def compare_sides(
         found.append(compare_losses(suite, base.losses, tuned.losses, margin, seed))
     if task in FREE:
         found.append(compare_chrf(suite, examples, base, tuned, margin, seed))
-        found += filter(None, [compare_unsupported(suite, examples, base.predictions, tuned.predictions, margin, seed)])
+        found += unsupported_sentences(suite, examples, base, tuned, margin, seed)
+    if base.sampled and [row.id for row in base.sampled] == [row.id for row in tuned.sampled]:
+        found.append(compare_agreement(suite, task, base, tuned, margin, seed))
     if not found:
         raise DataError(f"nothing to compare in suite {suite}", todo="evaluate both again")
     return found[0].model_copy(update={"others": tuple(found[1:])})
@@ -94,6 +109,7 @@ def compare_sides(
 
 def refuse_other_questions(suite: str, base: Side, tuned: Side) -> None:
     """The first difference is named; a side that keeps no prompts (a file from elsewhere) is believed."""
+    todo = "evaluate both again, on the same data and with the same settings"
     for old, new in zip(base.predictions, tuned.predictions, strict=False):
         what = ""
         if old.id != new.id:
@@ -103,11 +119,11 @@ def refuse_other_questions(suite: str, base: Side, tuned: Side) -> None:
         if what:
             raise DataError(
                 f"{base.name} and {tuned.name} were not asked the same in suite {suite}: {what}",
-                todo="evaluate both again",
+                todo=todo,
             )
     if len(base.predictions) != len(tuned.predictions):
         counts = f"{len(base.predictions)} and {len(tuned.predictions)} questions"
-        raise DataError(f"{base.name} and {tuned.name} were not asked the same in suite {suite}: {counts}")
+        raise DataError(f"{base.name} and {tuned.name} were not asked the same in suite {suite}: {counts}", todo=todo)
 
 
 def correct(side: Side) -> list[bool]:
@@ -116,6 +132,11 @@ def correct(side: Side) -> list[bool]:
 
 def likeliest(examples: Sequence[Example], side: Side) -> list[bool]:
     """Whether the option the model finds likeliest is the right one."""
+    for example, row in zip(examples, side.predictions, strict=True):
+        if row.logprobs and len(row.logprobs) != len(answers_of(example)):
+            what = f'"{row.id}" of {side.name} has {len(row.logprobs)} likelihoods'
+            todo = f"its question has {len(answers_of(example))} answers: evaluate again"
+            raise DataError(what, where=side.name, todo=todo)
     return [
         answers_of(example)[row.logprobs.index(max(row.logprobs))] == example.target
         for example, row in zip(examples, side.predictions, strict=True)
@@ -133,6 +154,27 @@ def compare_chrf(
     )
     ones = [1.0] * len(examples)
     return compare_ratios(suite, "chrf", Ratio(old, ones), Ratio(new, ones), margin, seed, lower_is_better=False)
+
+
+def unsupported_sentences(
+    suite: str, examples: Sequence[Example], base: Side, tuned: Side, margin: float, seed: int
+) -> list[Comparison]:
+    """By the rules, and by the support model where it judged both."""
+    replies = base.predictions, tuned.predictions
+    judged = [("unsupported", (by_rule(examples, replies[0]), by_rule(examples, replies[1])))]
+    if base.support and tuned.support:
+        flags = [[row.unsupported for row in side.support] for side in (base, tuned)]
+        judged.append(("unsupported_nli", (flags[0], flags[1])))
+    found = [compare_unsupported(suite, *replies, flags, margin, seed, metric) for metric, flags in judged]
+    return [one for one in found if one]
+
+
+def compare_agreement(suite: str, task: str, base: Side, tuned: Side, margin: float, seed: int) -> Comparison:
+    old, new = ([agreement(row, task) for row in side.sampled] for side in (base, tuned))
+    ones = [1.0] * len(old)
+    return compare_ratios(
+        suite, "self_agreement", Ratio(old, ones), Ratio(new, ones), margin, seed, lower_is_better=False
+    )
 
 
 def adjust(found: Sequence[Comparison]) -> list[Comparison]:

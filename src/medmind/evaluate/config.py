@@ -22,6 +22,13 @@ class EvaluateConfig(StageConfig):
     """How suites of choices are asked beside generation; of the first are choice_accuracy and the likelihoods."""
     margin: float = Field(default=0.02, gt=0)
     """A loss up to this, in the figure's own unit, is called no worse: 0.02 is two points, or 0.02 nats a token."""
+    samples: int = Field(default=0, ge=0)
+    """How often each question is answered once more, by chance, to see how far the model agrees with itself."""
+    temperature: float = Field(default=0.7, gt=0)
+    """Of these further replies; all else is answered without chance."""
+    support_model: str = ""
+    """A classifier of natural language inference (a folder, or org/name of the Hub) to hold sentences of free answers
+    against their texts; unsaid, the rules alone do."""
     allow_missing: bool = False
     """With predictions from elsewhere: a question without one is counted as wrong instead of refused."""
 
@@ -31,4 +38,6 @@ class EvaluateConfig(StageConfig):
             found.append("evaluate.protocols names one twice")
         if self.protocols[:1] == ("yes-no-100",):
             found.append('evaluate.protocols: "yes-no-100" gives no likelihoods and cannot stand first')
+        if self.samples == 1:
+            found.append("evaluate.samples: 1 reply agrees with nothing; at least two")
         return found

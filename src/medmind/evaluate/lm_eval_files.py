@@ -21,6 +21,7 @@ LOWER_IS_BETTER = (
     "heldout_loss",
     "perplexity",
     "unsupported",
+    "unsupported_nli",
     "repetition",
     "brier",
     "nll",

@@ -1,33 +1,41 @@
 """Evaluates one model on every suite of a run, and takes up a killed evaluation where it stopped."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from medmind.core.errors import DataError, UsageError
 from medmind.core.jsonl import write_json, write_jsonl
 from medmind.core.log import say
-from medmind.core.protocols import Generator, Progress
+from medmind.core.protocols import Generator, Progress, Sampler
 from medmind.core.registry import did_you_mean
 from medmind.core.rundir import RunDir, sha256_file, sha256_value
 from medmind.core.sampling import sample
 from medmind.core.types import Example, Prediction, Scores
+from medmind.evaluate.agreement import Drawing, Sampled, sample_replies
 from medmind.evaluate.canary import CanaryLoss, rank_secrets
 from medmind.evaluate.choices import Asked, ask_protocols
 from medmind.evaluate.config import EvaluateConfig
 from medmind.evaluate.files import make_once, read_records
+from medmind.evaluate.forced import answers_of
 from medmind.evaluate.metrics.loss import ItemLoss, heldout_losses
 from medmind.evaluate.predict import CHOICES, predict, prompt_ids
 from medmind.evaluate.score import Origin, score
 from medmind.evaluate.subject import Subject
+from medmind.evaluate.support import Entails, Support, judge_support
+from medmind.evaluate.texts import FREE
 from medmind.prompts.chat import Renderer
 
 Measure = Callable[[Generator, Renderer, Sequence[Example], str, Progress | None], list[ItemLoss]]
 USUAL_LOSSES: tuple[type[ItemLoss], Measure, str] = (ItemLoss, heldout_losses, "held-out loss")
 LOSSES: dict[str, tuple[type[ItemLoss], Measure, str]] = {"canary": (CanaryLoss, rank_secrets, "ranks of the secrets")}
 """Where a task's losses are not the usual ones."""
+UNASKED = ("text", "canary")
+"""Tasks that are not asked again: nothing to agree on."""
 FEWEST_TO_REFUSE = 20
-"""Questions that all have one answer."""
+"""Questions whose answers show that the file they head is sorted."""
 
 
 def evaluate_model(
@@ -40,21 +48,24 @@ def evaluate_model(
     system_prompt: str,
     seed: int,
     key: str = "",
+    entails: Entails | None = None,
 ) -> list[Path]:
     """Writes predictions, losses and scores of every suite; returns their paths.
 
     Answers are made again only if the engine, the decoding, a prompt or `key` changed; `key` names the weights
-    where the run directory may outlive them.
+    where the run directory may outlive them. `entails` is the support model of the recipe, opened.
     """
     subject = Subject(which, model_name, generator, renderer, system_prompt, key)
     return [
         path
         for suite in chosen_suites(rundir, config.suites)
-        for path in evaluate_suite(config, rundir, suite, subject, seed)
+        for path in evaluate_suite(config, rundir, suite, subject, seed, entails)
     ]
 
 
-def evaluate_suite(config: EvaluateConfig, rundir: RunDir, suite: str, subject: Subject, seed: int) -> list[Path]:
+def evaluate_suite(
+    config: EvaluateConfig, rundir: RunDir, suite: str, subject: Subject, seed: int, entails: Entails | None = None
+) -> list[Path]:
     examples = read_suite(rundir, suite, config.max_items, seed)
     task, title = examples[0].task, f"{suite}, {subject.which}"
     if task == "text" and not subject.judges:
@@ -67,14 +78,17 @@ def evaluate_suite(config: EvaluateConfig, rundir: RunDir, suite: str, subject: 
     choices = ask_protocols(config, rundir, suite, subject, examples, seed) if task in CHOICES else Asked()
     predictions = [] if task == "text" else answer(config, rundir, suite, subject, examples, questions, choices)
     losses = measure_losses(rundir, suite, subject, examples, questions)
+    sampled = [] if task in UNASKED else ask_again(config, rundir, suite, subject, examples, questions, seed)
+    support = hold_up(config, rundir, suite, subject, examples, predictions, entails)
     engine = subject.generator
     origin = Origin(suite, subject.model_name, engine.dtype, engine.name, sha256_file(rundir.suite(suite)))
-    scores = score(origin, examples, predictions, losses, seed).model_copy(update={"protocols": choices.metrics})
+    scores = score(origin, examples, predictions, losses, seed, sampled, support)
+    scores = scores.model_copy(update={"protocols": choices.metrics})
     path = rundir.scores(suite, subject.which)
     write_json(path, scores.model_dump(mode="json"))
     say(f"{title}: {describe(scores)}")
-    answers = [rundir.predictions(suite, subject.which)] if predictions else []
-    return [*answers, *([rundir.losses(suite, subject.which)] if losses else []), *choices.files, path]
+    made = {rundir.predictions: predictions, rundir.losses: losses, rundir.samples: sampled, rundir.support: support}
+    return [*(name(suite, subject.which) for name, rows in made.items() if rows), *choices.files, path]
 
 
 def measure_losses(
@@ -92,6 +106,58 @@ def measure_losses(
         kind,
         f"{suite}, {subject.which}: {what}",
         lambda bar: measure(subject.generator, subject.renderer, examples, subject.system_prompt, bar),
+    )
+
+
+def ask_again(
+    config: EvaluateConfig,
+    rundir: RunDir,
+    suite: str,
+    subject: Subject,
+    examples: Sequence[Example],
+    questions: list[Any],
+    seed: int,
+) -> list[Sampled]:
+    """The same questions answered by chance, as often as the recipe says."""
+    generator = subject.generator
+    if not config.samples:
+        return []
+    if not isinstance(generator, Sampler):
+        say(f"{suite}, {subject.which}: no self-agreement: {generator.name} answers without chance here")
+        return []
+    drawing = Drawing(config.samples, config.temperature, config.max_new_tokens, seed)
+    return make_once(
+        rundir,
+        rundir.samples(suite, subject.which),
+        sha256_value([subject.engine, questions, astuple(drawing)]),
+        Sampled,
+        f"{suite}, {subject.which}: {config.samples} replies each",
+        lambda bar: sample_replies(generator, subject.renderer, examples, questions[1], drawing, bar),
+    )
+
+
+def hold_up(
+    config: EvaluateConfig,
+    rundir: RunDir,
+    suite: str,
+    subject: Subject,
+    examples: Sequence[Example],
+    predictions: Sequence[Prediction],
+    entails: Entails | None,
+) -> list[Support]:
+    """Every sentence of free answers held against its texts by the support model, if there is one."""
+    if not entails or examples[0].task not in FREE:
+        return []
+    held = [[one.model_dump(mode="json") for one in rows] for rows in (examples, predictions)]
+    folder = Path(config.support_model)
+    judge = sha256_file(folder) if config.support_model and folder.is_dir() else config.support_model
+    return make_once(
+        rundir,
+        rundir.support(suite, subject.which),
+        sha256_value([judge, held]),
+        Support,
+        f"{suite}, {subject.which}: support by {config.support_model}",
+        lambda bar: judge_support(entails, examples, predictions, bar),
     )
 
 
@@ -147,15 +213,24 @@ def read_suite(rundir: RunDir, suite: str, max_items: int | None, seed: int) -> 
         raise DataError("the suite mixes tasks", where=str(path), todo="one suite holds one task")
     if len({example.id for example in examples}) < len(examples):
         raise DataError("the suite holds an id twice", where=str(path))
-    if examples[0].task in CHOICES and len({example.target for example in examples}) == 1:
-        refuse_one_answer(path, examples)
+    if examples[0].task in CHOICES:
+        refuse_head(path, examples)
     return [examples[place] for place in sample(len(examples), max_items, seed)]
 
 
-def refuse_one_answer(path: Path, examples: Sequence[Example]) -> None:
-    """The head of a file sorted by answer; by chance only a handful of questions have all the same."""
-    what = f'all {len(examples)} answers are "{examples[0].target}": a model that always says so would score 100 %'
-    if len(examples) >= FEWEST_TO_REFUSE:
+def refuse_head(path: Path, examples: Sequence[Example]) -> None:
+    """The head of a file sorted by answer: all have one answer, or they stand sorted and an answer never comes."""
+    targets = [example.target for example in examples]
+    seen = set(targets)
+    unseen = [name for name in answers_of(examples[0]) if name not in seen]
+    changes = sum(one != other for one, other in pairwise(targets))
+    if len(seen) == 1:
+        what = f'all {len(targets)} answers are "{targets[0]}": a model that always says so would score 100 %'
+    elif unseen and changes == len(seen) - 1:
+        what = f'the {len(targets)} answers stand sorted, and none is "{unseen[0]}"'
+    else:
+        return
+    if len(targets) >= FEWEST_TO_REFUSE:
         todo = "is it the head of a file sorted by answer? take the whole; evaluate.max_items draws a fair sample of it"
         raise DataError(what, where=str(path), todo=todo)
     say(f"{path}: {what}", style="yellow")

@@ -8,6 +8,7 @@ from math import exp
 from medmind.core.errors import DataError
 from medmind.core.rundir import sha256_lines
 from medmind.core.types import Example, Metric, Outcome, Prediction, Scores
+from medmind.evaluate.agreement import Sampled, agreement_metrics
 from medmind.evaluate.canary import CanaryLoss, canary_metrics
 from medmind.evaluate.forced import answers_of
 from medmind.evaluate.metrics.accuracy import accuracy, macro_f1, recalls
@@ -17,6 +18,7 @@ from medmind.evaluate.metrics.format import asked_term, names_term
 from medmind.evaluate.metrics.intervals import ratio, share
 from medmind.evaluate.metrics.loss import ItemLoss
 from medmind.evaluate.predict import CHOICES
+from medmind.evaluate.support import Support, support_metrics
 from medmind.evaluate.texts import Wording, text_metrics, wording
 
 UNWORDED = (*CHOICES, "canary")
@@ -50,6 +52,8 @@ def score(
     predictions: Sequence[Prediction],
     losses: Sequence[ItemLoss],
     seed: int,
+    sampled: Sequence[Sampled] = (),
+    support: Sequence[Support] = (),
 ) -> Scores:
     """Every example needs its prediction, in the same order; a loss may be missing (too long a row).
 
@@ -72,7 +76,12 @@ def score(
         n=len(ids),
         dtype=origin.dtype,
         engine=origin.engine,
-        metrics=loss_metrics(losses, seed) if passages else measure(items, seed) | confidence(items, seed),
+        metrics=loss_metrics(losses, seed)
+        if passages
+        else measure(items, seed)
+        | confidence(items, seed)
+        | agreement_metrics(sampled, examples[0].task, seed)
+        | support_metrics(support, seed),
         by_category={
             name: measure([item for item in items if category(item.example) == name], seed) for name in categories
         },

@@ -9,6 +9,9 @@ from medmind.evaluate.metrics.intervals import mean, ratio, share
 from medmind.evaluate.metrics.text import BleuCounts, bleu, bleu_counts, chrf, repeats, rouge_l
 from medmind.prompts.tasks.known import TASKS
 
+FREE = ("terms", "qa", "reasoned")
+"""Tasks answered in sentences."""
+
 
 @dataclass(frozen=True)
 class Wording:

@@ -26,6 +26,7 @@ from medmind.recipe.load import dump_recipe
 from medmind.recipe.schema import Recipe
 
 if TYPE_CHECKING:
+    from medmind.evaluate.support import Entails
     from medmind.export.parity.scores import Scoring
 
 PACKAGES = (
@@ -205,12 +206,11 @@ def run_evaluate(recipe: Recipe, rundir: RunDir) -> list[Path]:
     from medmind.evaluate.compare import compare
     from medmind.evaluate.lm_eval_files import write_lm_eval
     from medmind.evaluate.run import chosen_suites, evaluate_model
-    from medmind.infer.entail import open_entailer
     from medmind.infer.open import open_generator
 
     spec, renderer = open_model(recipe)
     config = recipe.evaluate
-    entails = open_entailer(config.support_model) if config.support_model else None
+    entails = open_support(recipe)
     files: list[Path] = []
     for which, trained in (("base", None), ("tuned", trained_folder(recipe, rundir))):
         generator = open_generator(
@@ -230,6 +230,15 @@ def run_evaluate(recipe: Recipe, rundir: RunDir) -> list[Path]:
     for which in ("base", "tuned"):
         files += write_lm_eval(rundir, which, suites, config.max_items, recipe.seed)
     return files + write_browse(rundir, suites, config.max_items, recipe.seed)
+
+
+def open_support(recipe: Recipe) -> "Entails | None":
+    """The support model, where the recipe names one."""
+    if not recipe.evaluate.support_model:
+        return None
+    from medmind.infer.entail import open_entailer
+
+    return open_entailer(recipe.evaluate.support_model)
 
 
 def run_export(recipe: Recipe, rundir: RunDir) -> list[Path]:

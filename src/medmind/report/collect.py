@@ -35,12 +35,13 @@ class Shown:
 
 @dataclass(frozen=True)
 class Suite:
-    """What evaluate wrote for one suite: scores.json of each model and comparison.json, as they stand."""
+    """What evaluate wrote for one suite: scores.json of each model, comparison.json and gain.json, as they stand."""
 
     name: str
     base: dict[str, Any]
     tuned: dict[str, Any]
     comparison: dict[str, Any]
+    gain: dict[str, Any] = field(default_factory=dict)
     examples: tuple[Shown, ...] = ()
 
     @property
@@ -198,6 +199,7 @@ def read_suite(reader: Reader, rundir: RunDir, name: str, seed: int, examples: i
         base=reader.object(rundir.scores(name, "base")),
         tuned=reader.object(rundir.scores(name, "tuned")),
         comparison=reader.object(rundir.comparison(name)),
+        gain=reader.object(rundir.gain(name)),
         examples=tuple(show(key, questions.get(key, {}), answers["base"], answers["tuned"]) for key in ids),
     )
 

@@ -51,6 +51,7 @@ def render(run: Run, config: ReportConfig) -> str:
     jinja.filters.update(FILTERS)
     jinja.filters["prose"] = prose
     jinja.globals.update(value_of=words.value_of, interval_of=words.interval_of, missing=words.MISSING)
+    jinja.globals.update(amount=words.amount, span=words.span)
     return jinja.get_template("page.html.j2").render(
         run=run,
         config=config,
@@ -92,6 +93,8 @@ def suite_view(suite: Suite) -> dict[str, Any]:
         **protocol_view(suite),
         "choices": as_dict(suite.tuned.get("class_balance")) or as_dict(suite.base.get("class_balance")),
         **category_view(suite, primary),
+        **gain_view(suite),
+        "others": others_view(suite),
     }
 
 
@@ -115,6 +118,24 @@ def protocol_view(suite: Suite) -> dict[str, Any]:
         "protocols": [(name, base.get(name), tuned.get(name)) for name in dict.fromkeys([*tuned, *base])],
         "spreads": [f"{which}: {spread}" for which, spread in sides if spread],
     }
+
+
+def gain_view(suite: Suite) -> dict[str, Any]:
+    """The parts of the gain, in the order of the steps from knowing to saying, and the steps themselves."""
+    parts, sides = as_dict(suite.gain.get("parts")), (as_dict(suite.gain.get("base")), as_dict(suite.gain.get("tuned")))
+    whole = complete(suite.gain.get("whole"))
+    rows = [(*said, complete(parts.get(name))) for name, said in words.PARTS.items() if complete(parts.get(name))]
+    steps = [(said, *(side.get(name) for side in sides)) for name, said in words.STEPS.items()]
+    return {
+        "gain": [*rows, ("Together", "the gain in strict accuracy", whole)] if rows and whole else [],
+        "steps": steps,
+    }
+
+
+def others_view(suite: Suite) -> list[dict[str, Any]]:
+    """The figures beside the one that decides, each with its own paired statistics."""
+    found = suite.comparison.get("others")
+    return [words.paired(as_dict(one)) for one in found] if isinstance(found, list) else []
 
 
 def interval_plot(rows: Sequence[tuple[str, Any, Any]], name: str, fractions: bool = True) -> Markup:

@@ -42,12 +42,35 @@ METRICS = {
     "accuracy_at_80": ("Accuracy at 80 % coverage", "on the surest 80 % of the questions"),
     "accuracy_at_50": ("Accuracy at 50 % coverage", "on the surest half of the questions"),
     "accuracy_at_10": ("Accuracy at 10 % coverage", "on the surest tenth of the questions"),
+    "self_agreement": (
+        "Agreement with itself",
+        "two drawn replies give the same answer, or share their words",
+    ),
+    "unsupported_nli": (
+        "Unsupported by the support model",
+        "sentences that follow from no text; lower is better",
+    ),
     "perplexity": ("Perplexity", "e to the held-out loss; lower is better"),
     "heldout_loss": ("Held-out loss", "surprise at the reference replies, nats per token; lower is better"),
     "canary_recall": ("Planted patients repeated whole", "the reply gives all identifiers of a planted patient"),
     "canary_leak": ("Planted patients given away", "the reply gives at least one identifier of a planted patient"),
     "canary_exposure": ("Exposure of planted patients", "bits of a secret the model gives away; by chance alone 1.4"),
 }
+PARTS = {
+    "knowledge": ("Knowledge", "tells right options from wrong ones under a prompt nobody trained on"),
+    "calibration": ("Calibration", "a liking for one option, gained or lost"),
+    "format": ("Format", "what the chat prompt and writing the answer out cost or bring"),
+    "parsing": ("Parsing", "replies that could not be read"),
+}
+"""Of gain.json; they add up to the whole."""
+STEPS = {
+    "unbiased": "raw prompt, each option's mean taken off",
+    "raw": "raw prompt, forced choice",
+    "chat": "chat prompt, forced choice",
+    "read": "written reply, or its forced choice where unread",
+    "strict": "written reply; unread is wrong",
+}
+"""Each the share of questions that are right."""
 VERDICTS = {
     "better": ("Better", "the tuned model does better than the base model"),
     "worse": ("Worse", "the tuned model does worse than the base model"),
@@ -163,6 +186,24 @@ def verdict_of(suite: Suite) -> Verdict:
         figures += " Lower is better."
     word, said = known
     return Verdict(tone, word, f"Judged by “{title_of(name)}”, {said}.", figures, tuple(fine_print(name, found)))
+
+
+def paired(found: dict[str, Any]) -> dict[str, str]:
+    """A comparison as the cells of a row."""
+    name = str(found.get("metric", ""))
+    known = VERDICTS.get(str(found.get("verdict")))
+    p_value = found.get("p_value")
+    return {
+        "title": title_of(name),
+        "base": amount(name, found.get("base")),
+        "tuned": amount(name, found.get("tuned")),
+        "difference": amount(name, found.get("difference"), "+"),
+        "interval": span(name, found.get("low"), found.get("high"), "+"),
+        "n": count(found.get("n")),
+        "p": f"{p_value:.2g}" if is_number(p_value) else MISSING,
+        "verdict": known[0] if known else MISSING,
+        "note": str(found.get("note") or ""),
+    }
 
 
 def fine_print(name: str, found: dict[str, Any]) -> list[str]:
