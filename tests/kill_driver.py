@@ -16,7 +16,7 @@ from medmind.core.offline import keep_quiet
 from medmind.core.rundir import RunDir
 from medmind.train import checkpoint, record
 
-SLOW_TO_IMPORT = ("data.prepare", "data.quality.lengths", "recipe.stages", "train.engine")
+SLOW_TO_IMPORT = ("data.stage.prepare", "data.quality.lengths", "recipe.stages", "train.engine")
 
 ORGANS = ("heart", "lung", "liver", "kidney", "brain", "spleen", "skin", "bone", "eye", "ear", "nose", "tongue")
 

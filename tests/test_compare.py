@@ -12,7 +12,7 @@ from medmind.core.rundir import RunDir
 from medmind.core.types import Comparison, Example, Message, Metric, Outcome, Prediction, Scores
 from medmind.evaluate.compare import adjust, compare, describe
 from medmind.evaluate.config import EvaluateConfig
-from medmind.evaluate.differences import Ratio, compare_ratios, compare_shares, judge
+from medmind.evaluate.differences import Ratio, compare_losses, compare_ratios, compare_shares, judge
 from medmind.evaluate.forced import Chosen
 from medmind.evaluate.gain import PARTS, levels, split_gain, write_gain
 from medmind.evaluate.metrics.loss import ItemLoss
@@ -83,6 +83,29 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(["compare", *roots, "--suite", "free", "--margin", "0.5"]) == 0
     shown = capsys.readouterr().out
     assert "no worse by more than 0.5" in shown and "choices" not in shown and "Holm's p" in shown
+
+
+def test_a_few_items_prove_nothing_by_a_mean() -> None:
+    """A bootstrap of one item has no width; five of one sign are chance once in sixteen, six once in thirty-two."""
+    for items, verdict in ((1, "cannot tell"), (5, "cannot tell"), (6, "better")):
+        old, new = ([ItemLoss(id=f"q{n}", nats=nats, tokens=1) for n in range(items)] for nats in (9.0, 3.0))
+        found = compare_losses("s", old, new, 0.02, 0)
+        assert (found.verdict, found.p_value) == (verdict, 0.5 ** (items - 1))
+
+
+def test_figures_asked_for_differently_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make_run(tmp_path / name, right) for name, right in (("a", 20), ("b", 50))]
+    for run, protocol in zip(runs, ("lm-eval", "chat"), strict=True):
+        file = run.scores("choices", "tuned")
+        write_json(file, read_json(file) | {"asked": {"choice_accuracy": protocol}})
+    assert main(["compare", *(str(run.root) for run in runs), "--suite", "choices", "--json"]) == 0
+    shown = capsys.readouterr()
+    (found,) = json.loads(shown.out)
+    assert [one["metric"] for one in found["others"]] == ["heldout_loss"]
+    assert "choices: choice_accuracy is left out: asked for by lm-eval and chat" in " ".join(shown.err.split())
+    write_json(runs[1].scores("choices", "tuned"), [])
+    assert main(["compare", *(str(run.root) for run in runs)]) == 2
+    assert "not the scores of a suite" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

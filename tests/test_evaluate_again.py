@@ -3,11 +3,18 @@
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import tiny_mistral
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 from medmind.core.errors import DataError, UsageError
 from medmind.core.jsonl import read_json, read_jsonl, write_jsonl
@@ -19,7 +26,7 @@ from medmind.evaluate.compare import compare
 from medmind.evaluate.config import EvaluateConfig
 from medmind.evaluate.run import evaluate_model
 from medmind.evaluate.support import judge_support, pieces
-from medmind.infer.entail import open_entailer
+from medmind.infer.entail import Entailer, most_tokens, open_entailer
 from medmind.infer.fake import FakeGenerator
 from medmind.infer.hf import HfGenerator
 from medmind.models.catalog import NANO, find_model
@@ -148,6 +155,9 @@ def test_both_reach_the_scores_and_the_comparison(tmp_path: Path, renderer: Rend
         for suite in ("choices", "free")
         for which in ("base", "tuned")
     }
+    asked = {suite: read_json(run.scores(suite, "tuned"))["asked"] for suite in ("choices", "free")}
+    assert asked["choices"] == {"choice_accuracy": "lm-eval", "self_agreement": "temperature 0.7"}
+    assert asked["free"] == {"self_agreement": "temperature 0.7", "unsupported_nli": "mine"}
     assert scores["choices", "tuned"]["self_agreement"].value == 1
     assert 0.3 < scores["choices", "base"]["self_agreement"].value < 0.9
     assert "unsupported_nli" not in scores["choices", "base"]  # a choice is no sentence
@@ -158,9 +168,9 @@ def test_both_reach_the_scores_and_the_comparison(tmp_path: Path, renderer: Rend
     others = {one.metric: one for one in found.others}
     assert (others["unsupported_nli"].verdict, others["unsupported_nli"].difference) == ("better", -0.5)
     assert others["self_agreement"].verdict == "better"
-    asked = overlap.asked
+    judged = overlap.asked
     run_both(tmp_path, renderer, config, overlap)  # nothing is judged again
-    assert overlap.asked == asked > 0
+    assert overlap.asked == judged > 0
 
 
 def test_an_engine_without_chance_says_so(
@@ -205,6 +215,8 @@ def test_a_classifier_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     entails([("word " * 300, "It is so.")])
     assert "1 of 1 texts exceed the support model's 64 tokens" in " ".join(capsys.readouterr().err.split())
+    for long in (("It is so.", "word " * 300), ("word " * 300, "word " * 300)):  # a sentence without an end
+        assert 0 < entails([long])[0] < 1
     alone = open_entailer(str(classifier(tmp_path / "one", ("LABEL_0",))))
     assert all(0 < chance < 1 for chance in alone(PAIRS))
 
@@ -213,10 +225,26 @@ def test_perturbed_gold_answers_tell_how_good_it_is(tmp_path: Path) -> None:
     bench = runpy.run_path(str(Path(__file__).parent.parent / "bench" / "grounded.py"))
     detect = bench["by_model"](str(classifier(tmp_path / "nli", LABELS)))
     bad, sentences = detect("Rest helps. Pray to moons.", ["Rest helps.", "Drink."])
-    assert sentences == 2 >= bad
-    cases = [bench["Case"](f"Take {n + 2} mg of it daily. It is good.", ["It is good."], "it") for n in range(6)]
-    found = bench["measure"](cases, "dose", 0, lambda text, texts: (int("2 mg" not in text), 1))
-    assert found["n"] == 6 and found["auroc"]["value"] >= 0.5
+    entails = open_entailer(str(tmp_path / "nli"))
+    chances = [max(entails([("Rest helps.", part), ("Drink.", part)])) for part in ("Rest helps.", "Pray to moons.")]
+    assert (bad, sentences) == (sum(chance < 0.5 for chance in chances), 2)
+    cases = [bench["Case"](f"Take {n} mg of it daily. It is good.", ["It is good."], "it") for n in range(10, 16)]
+    whole = [case.answer for case in cases]
+    found = bench["measure"](cases, "dose", 0, lambda text, _: (int(text not in whole), 1))
+    assert (found["n"], found["auroc"]["value"], found["caught"], found["flagged_gold"]) == (6, 1.0, 1.0, 0.0)
+    found = bench["measure"](cases, "dose", 0, lambda text, _: (int(text in whole), 1))
+    assert (found["auroc"]["value"], found["caught"], found["flagged_gold"]) == (0.0, 0.0, 1.0)
+
+
+def test_how_much_a_classifier_reads(tmp_path: Path) -> None:
+    tokenizer = open_entailer(str(classifier(tmp_path / "nli", LABELS)))._tokenizer
+    tokenizer.model_max_length = 10**30  # where nobody said
+    shape = {"vocab_size": 8192, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = RobertaConfig(**shape, intermediate_size=64, max_position_embeddings=66, id2label=dict(enumerate(LABELS)))
+    entails = Entailer(RobertaForSequenceClassification(config), tokenizer, "mine")
+    assert 0 < entails([("word " * 300, "It is so.")])[0] < 1  # two of its 66 places are no tokens
+    assert most_tokens(entails._model, tokenizer) == 64
+    assert most_tokens(SimpleNamespace(config=None), tokenizer) == 512
 
 
 def test_what_is_no_such_classifier_is_refused(tmp_path: Path) -> None:

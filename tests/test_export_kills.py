@@ -100,3 +100,11 @@ def test_no_room(kind: str, merged: Path, wide_model: Path, wide_adapter: Path, 
 
     assert without_room(work, 100_000) == EnvironmentFault.exit_code
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_its_own_leftovers_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".m[1].new").mkdir()
+    (tmp_path / ".m1.new").mkdir()
+    with whole.whole(tmp_path / "m[1]") as folder:
+        folder.mkdir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".m1.new", "m[1]"]

@@ -180,7 +180,8 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             found = self.tokens(body) if self.path == "/tokenize" else self.chat(body)
         text = json.dumps(found).encode()
-        self.send_response(404 if found is None else 200)
+        self.send_response(302 if self.server.spoil == "away" else 404 if found is None else 200)
+        self.send_header("Location", "/elsewhere")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -215,6 +216,7 @@ def server(made: Path) -> Iterator[Server]:
         ("", 0, "1000 of 1000 strings"),
         ("bos", 1, "double BOS: every prompt has one token more"),
         ("stop", 1, "missing stop: 3 replies go on"),
+        ("away", 3, "does not answer: status 302"),
     ],
 )
 def test_a_running_server(

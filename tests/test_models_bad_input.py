@@ -1,6 +1,7 @@
 """Checkpoints and adapters that are not what they should be: said with the file, before anything is computed."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,10 +16,12 @@ from transformers import MistralForCausalLM
 from medmind.cli.main import main
 from medmind.core.errors import DataError, EnvironmentFault, MedmindError, UsageError
 from medmind.core.jsonl import read_json, write_json
+from medmind.export.shards import list_entries
 from medmind.models.catalog import NANO, find_model
 from medmind.models.load import load_base, load_tuned
+from medmind.models.stored import open_tensors
 from medmind.models.tokenizer import open_tokenizer
-from medmind.models.weights import INDEX, list_weights
+from medmind.models.weights import INDEX, check_weights, list_weights
 
 TREE = "a" * 40
 
@@ -151,6 +154,21 @@ def test_too_little_memory_is_no_fault_of_the_files(
     monkeypatch.setattr(MistralForCausalLM, "from_pretrained", fail)
     error = refused(sharded)
     assert isinstance(error, EnvironmentFault) and f"too little memory: {cause}" in error.what
+
+
+def test_a_limit_that_forbids_to_map_a_file_is_told_as_too_little_memory(
+    sharded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for cause in (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"), MemoryError("allocate memory")):
+
+        def fail(*_: object, error: Exception = cause, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr("medmind.models.weights.safe_open", fail)
+        for opens in (check_weights, open_tensors, lambda folder: list_entries(folder / INDEX)):
+            with pytest.raises(EnvironmentFault, match=f"too little memory: {re.escape(str(cause))}") as told:
+                opens(sharded)
+            assert told.value.exit_code == 3 and "raise the limit" in told.value.todo
 
 
 def test_files_that_are_none_are_named_when_the_format_is_asked(sharded: Path) -> None:

@@ -1,16 +1,20 @@
 """Several adapters over one base that is loaded once: each speaks as it does alone."""
 
+import asyncio
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from medmind.cli.targets import open_targets, read_target
-from medmind.core.errors import UsageError
+from medmind.core.errors import DataError, UsageError
+from medmind.core.jsonl import read_json, write_json
 from medmind.infer.decode_hf import HfDecoder, open_hf
 from medmind.infer.decoder import Work
 from medmind.models.catalog import describe_folder
+from medmind.models.load import add_adapter, load_tuned
 from medmind.serve.config import ServeConfig
 
 PROMPTS = [(1, 3, 500 + n, *range(600, 600 + 40 * n)) for n in range(3)]
@@ -66,3 +70,33 @@ def test_folders_over_one_base_are_opened_together(
     models[0].engine.close()
     with pytest.raises(UsageError, match="two models of one name"):
         open_targets([targets[0], targets[0]], ServeConfig())
+
+
+def test_a_whole_model_is_not_changed_by_an_adapter_over_it(
+    wide_model: Path, wide_adapter: Path, tmp_path: Path
+) -> None:
+    over = Path(shutil.copytree(wide_adapter, tmp_path / "over"))
+    config = read_json(over / "adapter_config.json")
+    write_json(over / "adapter_config.json", config | {"base_model_name_or_path": str(wide_model)})
+    tuned = read_target(str(over), [])
+    whole = replace(tuned, name="whole", trained=wide_model)
+    models = open_targets([whole, tuned], ServeConfig(max_concurrent=1))
+    places = [asyncio.run(model.embed(PROMPTS[1])) for model in models]
+    for model in models:
+        model.engine.close()
+    assert places[0] == open_hf(describe_folder(wide_model), [], 1, 400).embed(PROMPTS[1]) != places[1]
+
+
+def test_what_is_no_adapter_of_the_base_is_refused(wide_model: Path, wide_adapter: Path, tmp_path: Path) -> None:
+    spec = describe_folder(wide_model)
+    for other, told in ((wide_model, "no adapter"), (tmp_path / "none", "no adapter")):
+        with pytest.raises(DataError, match=told):
+            open_hf(spec, [wide_adapter, other], 1, 400)
+    cut = Path(shutil.copytree(wide_adapter, tmp_path / "cut"))
+    weights = load_file(cut / "adapter_model.safetensors")
+    save_file(dict(list(weights.items())[1:]), cut / "adapter_model.safetensors")
+    with pytest.raises(DataError, match="1 weights missing"):
+        open_hf(spec, [wide_adapter, cut], 1, 400)
+    write_json(cut / "adapter_config.json", read_json(cut / "adapter_config.json") | {"base_model_name_or_path": "a/b"})
+    with pytest.raises(DataError, match="was trained on a/b"):
+        add_adapter(load_tuned(spec, wide_adapter), replace(spec, local=False), cut, "2")

@@ -1,14 +1,18 @@
 """Another server as an engine: every API passed on in streams, what it cannot is said, leaving frees it too."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 
 import httpx
 import pytest
 from serving import QUESTION, RENDERER, REPLY, SYSTEM, Fake, listening, post, serving, until
 
-from medmind.cli.targets import read_target
+from medmind.cli.targets import ENDPOINT_KEY, open_targets, read_target
 from medmind.core.errors import UsageError
+from medmind.infer.decode_endpoint import GONE, EndpointDecoder
+from medmind.infer.wire import Stream
 from medmind.models.catalog import find_model
 from medmind.serve.app import create_app
 from medmind.serve.config import ServeConfig
@@ -50,6 +54,18 @@ def test_each_api_passes_each_api_on(far: tuple[Fake, str], ending: str) -> None
     assert pieces > 5
     assert whole["usage"]["completion_tokens"] == line["eval_count"] > 5
     assert fake.prompt(QUESTION[0]["content"]) in fake.decoder.asked
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_system_prompt_is_the_one_of_this_server(far: tuple[Fake, str], ending: str) -> None:
+    fake, there = far
+    model = replace(remote(there + ending), system_prompt="You are brief.")
+    with serving(create_app(Index([model]), ServeConfig(timeout=20))) as url:
+        post(url, "/v1/chat/completions", model="far", messages=QUESTION)
+        own = [{"role": "system", "content": "You are kind."}, *QUESTION]
+        post(url, "/api/chat", model="far", messages=own, stream=False)
+    asked = [fake.prompt(QUESTION[0]["content"], system) for system in ("You are brief.", "You are kind.")]
+    assert fake.decoder.asked[-2:] == asked
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -117,6 +133,30 @@ def test_a_server_that_fails_or_is_gone_is_said_and_the_next_one_served(
         assert (lost.status_code, "server behind this model" in lost.json()["error"]) == (502, True)
         assert httpx.get(f"{url}/health").status_code == 503
         assert model.engine.counts["failed"] >= 2
+
+
+@pytest.mark.parametrize("said", ["7", '["a"]', '"\\ud800"', "[" * 100_000, '{"a": 1}'])
+def test_what_is_no_text_is_no_answer(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(None, "", {})  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        stream, "lines", lambda: (line for line in [b'data: {"choices": [{"text": %s}]}' % said.encode()])
+    )
+    decoder = EndpointDecoder.__new__(EndpointDecoder)
+    decoder._ollama, decoder._streams, decoder._news = False, {3: stream}, SimpleQueue()
+    decoder._listen(3, stream)
+    (step,) = decoder.step()
+    assert (step.text, step.fault) == ("", GONE)
+
+
+def test_a_key_is_shown_to_one_server_and_an_address_holds_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENDPOINT_KEY, "secret")
+    targets = [read_target(f"http://127.0.0.1:{port}", ["model=nano"]) for port in (1, 2)]
+    with pytest.raises(UsageError, match="shown to each") as told:
+        open_targets(targets, ServeConfig())
+    assert "secret" not in str(told.value)
+    with pytest.raises(UsageError, match="password in it") as told:
+        remote("http://me:secret@127.0.0.1:1")
+    assert "secret" not in str(told.value)
 
 
 def test_an_address_needs_a_model_of_ours(tmp_path: Path) -> None:

@@ -123,6 +123,38 @@ def test_a_broken_model_is_said_and_opened_again() -> None:
         assert httpx.get(f"{url}/health").status_code == 200
 
 
+def test_vectors_come_one_a_turn_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = Fake(queue=1)
+    asked, embed = [], fake.decoder.embed
+
+    def slow_embed(ids: Any, voice: str = "") -> list[float]:
+        asked.append(ids)
+        time.sleep(0.4)
+        if len(asked) == 1:
+            raise RuntimeError("out of memory")
+        return embed(ids, voice)
+
+    monkeypatch.setattr(type(fake.decoder), "embed", lambda _, *given: slow_embed(*given))
+    found: list[int] = []
+
+    def ask() -> None:
+        found.append(post(url, "/v1/embeddings", model="fake", input="nose").status_code)
+
+    with listening(fake, timeout=5) as url:
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [503] * 4  # two told that the queue is full, two that the model failed
+        assert (fake.engine.counts["refused"], len(asked)) == (2, 1)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/v1/embeddings", json={"model": "fake", "input": ["nose"] * 64}, timeout=0.6)
+        until(lambda: not fake.engine._errands, 2)
+        assert 1 < len(asked) < 6
+        assert post(url, "/v1/embeddings", model="fake", input="nose").status_code == 200
+
+
 def test_a_model_that_stays_broken_is_given_up() -> None:
     fake = Fake()
     until(lambda: len(fake.decoders) == 1)

@@ -235,6 +235,23 @@ def test_who_asks_for_bodies_gets_them_without_identifiers(caplog: pytest.LogCap
     assert "867" not in told
 
 
+def test_an_identifier_reaches_the_log_neither_escaped_nor_in_tokens(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="medmind.serve")
+    text = "Write to jos\u00e9.m\u00fcller@klinik.de or 555\u2011867\u20115309 today."
+    fake = Fake()
+    ids = fake.served.renderer.tokenizer.encode("Call 555-867-5309.")
+    with listening(fake, log_bodies=True) as url:
+        for content in (json.dumps({"model": "fake", "prompt": text}), json.dumps({"model": "fake", "prompt": ids})):
+            httpx.post(f"{url}/v1/completions", content=content)
+        scored = post(url, "/v1/completions", model="fake", prompt=text, echo=True, logprobs=0, max_tokens=1)
+        packed = zlib.compress(json.dumps({"prompt": text}).encode(), 0)
+        httpx.post(f"{url}/tokenize", content=packed, headers={"content-encoding": "deflate"})
+    assert scored.json()["choices"][0]["logprobs"]
+    told = "\n".join(record.getMessage() for record in caplog.records)
+    assert "[EMAIL]" in told and "[PHONE]" in told and f"{len(ids)} numbers" in told and f"{len(packed)} bytes" in told
+    assert not [part for part in ("klinik", "867", "ller", str(ids)[1:-1]) if part in told]
+
+
 def test_what_is_not_screened_is_not_logged() -> None:
     with pytest.raises(Exception, match=r"serve.log_bodies needs serve.redact_phi"):
         load_recipe("base", ["serve.log_bodies=true", "serve.redact_phi=false"])

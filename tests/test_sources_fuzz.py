@@ -67,6 +67,7 @@ def base_row(source: str, n: int) -> dict[str, Any]:
         "messages": {"messages": [{"role": "user", "content": ask}, {"role": "assistant", "content": "So."}]},
         "alpaca": {"instruction": ask, "input": "", "output": "So."},
         "four_part": {"instruction": f"Explain the medical term: {n}", "input": "", "output": "So."},
+        "prose": {"text": f"Passage {n}.", "title": f"{n}"},
     }
     return shapes.get(source, {"question": ask, "answer": "So."})
 
@@ -154,7 +155,7 @@ def outcome(source: str, path: Path) -> list[Row | Dropped] | MedmindError:
             assert to_json(one.raw)
             assert one.example.model_dump_json()
             fault = check_row(one)
-            if fault is None:
+            if fault is None and one.example.task != "text":  # a passage is no question
                 task = TASKS.get(one.example.task)
                 assert task.learn(one.example, "")[-1].role == "assistant"
             one = fault or one

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from medmind.core.errors import EnvironmentFault, Interrupted, MedmindError, UsageError
+from medmind.core.kernels import keep_few_kernels
 from medmind.core.offline import keep_quiet
 
 VERBS = {
@@ -111,6 +112,7 @@ def dispatch(words: list[str]) -> int:
 
         raise UsageError(f'unknown verb "{verb}"{did_you_mean(verb, VERBS)}', todo=f"known: {', '.join(VERBS)}")
     keep_quiet(allow_hub=False)
+    keep_few_kernels()
     module = importlib.import_module(f"medmind.cli.{verb}")
     parser = Parser(prog=f"medmind {verb}", description=module.HELP)
     module.add_arguments(parser)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from medmind.core.errors import UsageError
 from medmind.core.jsonl import read_json
@@ -104,7 +105,10 @@ def exported(recipe: Recipe, rundir: RunDir) -> Path | None:
 def open_targets(targets: Sequence[Target], config: "ServeConfig") -> "list[Served]":
     """Those that lie over one base are opened together, and it is loaded once."""
     key = os.environ.pop(ENDPOINT_KEY, "")
-    groups: dict[str, list[tuple[Speaker, Target]]] = defaultdict(list)
+    if key and len(servers := {urlsplit(target.url).netloc for target in targets if target.url}) > 1:
+        what = f"the key in {ENDPOINT_KEY} would be shown to each of these servers"
+        raise UsageError(what, where=", ".join(sorted(servers)), todo="serve one of them at a time")
+    groups: dict[tuple[str, str], list[tuple[Speaker, Target]]] = defaultdict(list)
     for target in targets:
         for place, speaker, spoken in voices(target, config):
             groups[place].append((speaker, spoken))
@@ -119,8 +123,8 @@ def check_names(names: Sequence[str]) -> None:
         raise UsageError(f"two models of one name among {', '.join(names)}", todo="name each target once")
 
 
-def voices(target: Target, config: "ServeConfig") -> "Iterator[tuple[str, Speaker, Target]]":
-    """The target and, if wanted, its base: with the place of the weights, and how each is spoken to."""
+def voices(target: Target, config: "ServeConfig") -> "Iterator[tuple[tuple[str, str], Speaker, Target]]":
+    """The target and, if wanted, its base: with its own weights (an adapter lies over its base's) and how it speaks."""
     from medmind.recipe.stages import open_model
     from medmind.serve.open import Speaker
 
@@ -129,9 +133,10 @@ def voices(target: Target, config: "ServeConfig") -> "Iterator[tuple[str, Speake
     name = target.name or Path(spec.id).name
     speaker = Speaker(name, spec, renderer, recipe.data.system_prompt, recipe.export.temperature)
     whole = target.trained and not (target.trained / ADAPTER).is_file()
-    yield target.url or str(target.gguf or (target.trained if whole else spec.address)), speaker, target
+    own = target.url or str(target.gguf or (target.trained if whole else ""))
+    yield (own, spec.address), speaker, target
     if config.base and target.rundir:
-        yield spec.address, replace(speaker, name=f"{name}-base"), replace(target, trained=None, gguf=None)
+        yield ("", spec.address), replace(speaker, name=f"{name}-base"), replace(target, trained=None, gguf=None)
 
 
 def open_group(group: "Sequence[tuple[Speaker, Target]]", config: "ServeConfig", key: str) -> "Iterator[Served]":

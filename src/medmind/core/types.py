@@ -109,6 +109,8 @@ class Scores(Record):
     by_category: dict[str, dict[str, Metric]] = {}
     protocols: dict[str, Metric] = {}
     """Accuracy under each protocol of asking, by name."""
+    asked: dict[str, str] = {}
+    """By metric, how it was asked for where a recipe chooses: figures asked for differently do not compare."""
     outcomes: dict[str, int]
     class_balance: dict[str, int]
     ids_sha256: str

@@ -4,12 +4,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from medmind.core.errors import DataError, UsageError
-from medmind.core.jsonl import read_jsonl
+from medmind.core.jsonl import read_json, read_jsonl
 from medmind.core.log import say
 from medmind.core.registry import did_you_mean
 from medmind.core.rundir import RunDir
-from medmind.core.types import Comparison, Example, Prediction
+from medmind.core.types import Comparison, Example, Prediction, Scores
 from medmind.evaluate.compare import Side, adjust, compare_sides, read_side
 from medmind.evaluate.differences import compare_shares
 from medmind.evaluate.elsewhere import judge, read_predictions
@@ -41,10 +43,29 @@ def compare_runs(roots: Sequence[Path], wanted: Sequence[str], margin: float, se
     for suite in suites:
         examples = same_suite(runs, suite)
         first, *others = (tuned_side(run, suite, examples[0].task) for run in runs)
+        how, *ways = (asked_how(run, suite) for run in runs)
         asked = {row.id for row in first.predictions or first.losses}
         kept = [example for example in examples if example.id in asked]
-        found += [(other.name, compare_sides(suite, kept, first, other, margin, seed)) for other in others]
+        for other, way in zip(others, ways, strict=True):
+            found.append((other.name, like_with_like(compare_sides(suite, kept, first, other, margin, seed), how, way)))
     return adjusted(found)
+
+
+def asked_how(run: RunDir, suite: str) -> dict[str, str]:
+    path = run.scores(suite, "tuned")
+    try:
+        return Scores.model_validate(read_json(path)).asked
+    except ValidationError:
+        raise DataError("not the scores of a suite", where=str(path), todo="evaluate it again") from None
+
+
+def like_with_like(found: Comparison, how: dict[str, str], way: dict[str, str]) -> Comparison:
+    """Without the figures that the two runs were asked for differently, and it is said."""
+    unlike = [one.metric for one in found.others if how.get(one.metric) != way.get(one.metric)]
+    for name in unlike:
+        said = " and ".join(side.get(name) or "not recorded" for side in (how, way))
+        say(f"{found.suite}: {name} is left out: asked for by {said}")
+    return found.model_copy(update={"others": tuple(one for one in found.others if one.metric not in unlike)})
 
 
 def same_suite(runs: Sequence[RunDir], suite: str) -> list[Example]:

@@ -23,6 +23,10 @@ from medmind.evaluate.metrics.paired import (
 REFERENCE_DIFFERENCE = 0.05
 """The power is told for this: five points, or 0.05 of another figure's unit."""
 LEVEL = 0.05
+FEWEST = 6
+"""Items a mean needs for a verdict: five, all of one sign, are chance once in sixteen, and a bootstrap of one item has
+no width at all.
+"""
 
 
 @dataclass(frozen=True)
@@ -86,15 +90,20 @@ def compare_losses(
 def compare_ratios(
     suite: str, metric: str, base: Ratio, tuned: Ratio, margin: float, seed: int, *, lower_is_better: bool
 ) -> Comparison:
-    """Any figure that is a sum over a sum (a mean over ones); the interval resamples items, both models' together."""
+    """Any figure that is a sum over a sum (a mean over ones); the interval resamples items, both models' together.
+
+    The p-value is never below the sign test's least for so many items.
+    """
+    n = len(base.above)
     old, new = (resampled_ratios(side.above, side.below, seed) for side in (base, tuned))
     draws: Numbers = new - old
     low, high = percentiles(draws)
     error = float(np.std(draws))
+    verdict = judge(-high, -low, margin) if lower_is_better else judge(low, high, margin)
     return Comparison(
         suite=suite,
         metric=metric,
-        n=len(base.above),
+        n=n,
         base=base.value,
         tuned=tuned.value,
         difference=tuned.value - base.value,
@@ -104,11 +113,11 @@ def compare_ratios(
         gained=None,
         lost=None,
         discordance=None,
-        p_value=bootstrap_p(draws),
+        p_value=max(bootstrap_p(draws), 0.5 ** (n - 1)),
         power=NormalDist().cdf(REFERENCE_DIFFERENCE / error - Z) if error else 1.0,
         power_for=REFERENCE_DIFFERENCE,
         smallest_detectable=(Z + Z_POWER) * error,
-        verdict=judge(-high, -low, margin) if lower_is_better else judge(low, high, margin),
+        verdict=verdict if n >= FEWEST else "cannot tell",
         margin=margin,
         bootstrap_low=low,
         bootstrap_high=high,

@@ -83,7 +83,7 @@ def evaluate_suite(
     engine = subject.generator
     origin = Origin(suite, subject.model_name, engine.dtype, engine.name, sha256_file(rundir.suite(suite)))
     scores = score(origin, examples, predictions, losses, seed, sampled, support)
-    scores = scores.model_copy(update={"protocols": choices.metrics})
+    scores = scores.model_copy(update={"protocols": choices.metrics, "asked": settings_of(config, scores)})
     path = rundir.scores(suite, subject.which)
     write_json(path, scores.model_dump(mode="json"))
     say(f"{title}: {describe(scores)}")
@@ -188,6 +188,16 @@ def answer(
         write_jsonl(path, filled)
         rundir.note_made(path, key)
     return filled
+
+
+def settings_of(config: EvaluateConfig, scores: Scores) -> dict[str, str]:
+    """By metric: what in the recipe makes it another figure, not a surer one."""
+    said = {
+        "choice_accuracy": config.protocols[0] if config.protocols else "",
+        "self_agreement": f"temperature {config.temperature}",
+        "unsupported_nli": config.support_model,
+    }
+    return {name: setting for name, setting in said.items() if name in scores.metrics}
 
 
 def chosen_suites(rundir: RunDir, wanted: tuple[str, ...]) -> list[str]:

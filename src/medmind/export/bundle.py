@@ -5,6 +5,7 @@ compressed. Whoever reads it makes each header again from name and size and comp
 and a link, a device or a place outside the folder cannot be said.
 """
 
+import glob
 import hashlib
 import io
 import json
@@ -12,7 +13,7 @@ import re
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -87,8 +88,9 @@ def make_bundle(rundir: RunDir, parts: Sequence[Path], name: str, out: Path) -> 
     }
     index: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "name": name, "files": dict(sorted(said.items()))}
     raw = dump_index(index | {"sha256": sha256_value(index)})
-    for leftover in out.parent.glob(f".{out.name}.*.tmp"):
-        leftover.unlink()  # of a process that was killed
+    for leftover in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):
+        with suppress(OSError):
+            leftover.unlink()  # of a process that was killed
     with atomic(out, "wb") as file:
         add(file, INDEX, len(raw), io.BytesIO(raw))
         for one in sorted(files):

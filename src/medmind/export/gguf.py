@@ -12,7 +12,6 @@ import gguf
 import numpy as np
 import torch
 from gguf import GGMLQuantizationType as Type
-from safetensors import safe_open
 
 from medmind.core.disk import require_space
 from medmind.core.errors import DataError, UsageError
@@ -27,7 +26,7 @@ from medmind.export.shards import is_finite
 from medmind.export.vocab import read_vocabulary
 from medmind.export.whole import whole
 from medmind.models.stored import StoredTensor
-from medmind.models.weights import list_weights
+from medmind.models.weights import list_weights, open_weights
 
 ARCHITECTURES = ("MistralForCausalLM", "LlamaForCausalLM")
 HEADS = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
@@ -167,7 +166,7 @@ def find_tensors(merged: Path, config: dict[str, Any]) -> list[Tensor]:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     found = []
     for file in list_weights(merged):
-        with safe_open(file, framework="pt") as weights:
+        with open_weights(file) as weights:
             for source in weights.keys():  # noqa: SIM118 (not a dictionary)
                 if source.endswith(BUFFERS) or (source == "lm_head.weight" and config["tie_word_embeddings"]):
                     continue

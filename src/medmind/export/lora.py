@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from medmind.core.errors import DataError
 from medmind.export.shards import is_finite
@@ -13,6 +13,7 @@ from medmind.models import adapters
 from medmind.models.load import load_random
 from medmind.models.spec import ModelSpec
 from medmind.models.stored import StoredTensor
+from medmind.models.weights import open_weights
 
 PLAIN = {
     *("r", "lora_alpha", "lora_dropout", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save"),
@@ -128,7 +129,7 @@ def check_fit(model: Any, spec: ModelSpec, file: Path, names: set[str]) -> None:
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     try:
-        with safe_open(file, framework="pt") as weights:
+        with open_weights(file) as weights:
             found = {name: tuple(weights.get_slice(name).get_shape()) for name in names}
     except SafetensorError as error:
         raise DataError(f"not a safetensors file: {error}", where=str(file), todo="run the train stage again") from None

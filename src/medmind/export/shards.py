@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from medmind.core.jsonl import write_json
 from medmind.core.protocols import Progress
 from medmind.models.stored import StoredTensor
-from medmind.models.weights import INDEX, WEIGHTS, list_weights
+from medmind.models.weights import INDEX, WEIGHTS, list_weights, open_weights
 
 SIZES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
 """What weights are stored in; a checkpoint that holds another type is no dense, unquantised one."""
@@ -31,7 +30,7 @@ class Entry:
 def list_entries(file: Path) -> list[Entry]:
     """The wide types first, so that every tensor begins at a multiple of its size."""
     entries = []
-    with safe_open(file, framework="pt") as weights:
+    with open_weights(file) as weights:
         for name in weights.keys():  # noqa: SIM118 (not a dictionary)
             part = weights.get_slice(name)
             shape, dtype = tuple(part.get_shape()), part.get_dtype()

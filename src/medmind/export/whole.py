@@ -1,5 +1,6 @@
 """Files and folders that appear under their name only when they are whole and on disk."""
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ def whole(path: Path) -> Iterator[Path]:
     temporary, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".{path.name}.*"):
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
             remove(leftover)
         yield temporary
         for file in temporary.rglob("*") if temporary.is_dir() else [temporary]:

@@ -69,7 +69,7 @@ class EndpointDecoder:
                     self._news.put((stream, step))
         except Refused as refusal:
             last.fault = f"the server behind this model refused (status {refusal.status})"
-        except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError):
+        except (OSError, HTTPException, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             pass  # GONE says it
         finally:
             self._news.put((stream, last))
@@ -123,7 +123,8 @@ def hear_ollama(line: bytes) -> Step | None:
 
 
 def heard(text: str, said: dict[str, Any], reason: str | None) -> Step:
-    """Without what a medmind server adds around a reply: this one adds its own."""
+    """Without what a medmind server adds around a reply: this one adds its own. What is no text is an error."""
+    text.encode()
     if "medmind_added" in said or "medmind_note" in said:
         text = ""
     if reason is None:

@@ -20,6 +20,7 @@ from medmind.infer.wire import Refused, Wire
 
 KEY = "MEDMIND_API_KEY"
 """The environment variable with the key to send, if any."""
+GIVE_KEY = f"give its key in {KEY}, to medmind serve in MEDMIND_ENDPOINT_KEY"
 STREAMS = 4
 """Requests underway at once."""
 ROWS = 16
@@ -238,9 +239,7 @@ def try_ask(wire: Wire, path: str, body: dict[str, Any] | None = None) -> dict[s
         answer = wire.ask(path, body)
     except Refused as refusal:
         if refusal.status in (401, 403):
-            raise EnvironmentFault(
-                f"the endpoint refused, {refusal}", where=wire.root, todo=f"give its key in {KEY}"
-            ) from None
+            raise EnvironmentFault(f"the endpoint refused, {refusal}", where=wire.root, todo=GIVE_KEY) from None
         return None
     return answer if isinstance(answer, dict) else None
 
@@ -286,4 +285,4 @@ def without_additions(text: str, said: dict[str, Any]) -> str:
 
 
 def hint(refusal: Refused) -> str:
-    return f"give its key in {KEY}" if refusal.status in (401, 403) else "check --endpoint and --model"
+    return GIVE_KEY if refusal.status in (401, 403) else "check --endpoint and --model"

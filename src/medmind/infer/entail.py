@@ -14,6 +14,8 @@ YES = ("entailment", "supported", "consistent")
 """What such models call the class that means: it follows."""
 IDS = 4096
 """Ids read at once, padding included."""
+USUAL_LIMIT = 512
+"""Of a model whose configuration names none."""
 
 
 class Entailer:
@@ -22,11 +24,11 @@ class Entailer:
     def __init__(self, model: Any, tokenizer: Any, where: str) -> None:
         self._model, self._tokenizer = model.train(False), tokenizer
         self._yes = place_of_yes(model.config, where)
-        self._longest = min(int(tokenizer.model_max_length), int(model.config.max_position_embeddings))
+        self._longest = most_tokens(model, tokenizer)
 
     @torch.inference_mode()
     def __call__(self, pairs: Sequence[tuple[str, str]], progress: Progress | None = None) -> list[float]:
-        """The longest first; of a premise that is too long the end is cut, and it is said how often."""
+        """The longest first; of a pair that is too long the longer text loses its end, and it is said how often."""
         rows = [self._tokenizer(*pair)["input_ids"] for pair in pairs]
         cut = sum(len(ids) > self._longest for ids in rows)
         if cut:
@@ -47,7 +49,7 @@ class Entailer:
             premises,
             hypotheses,
             padding=True,
-            truncation="only_first",
+            truncation="longest_first",
             max_length=self._longest,
             return_tensors="pt",
         ).to(self._model.device)
@@ -55,6 +57,15 @@ class Entailer:
         shares = logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
         found: list[float] = shares[:, self._yes].tolist()
         return found
+
+
+def most_tokens(model: Any, tokenizer: Any) -> int:
+    """Of a premise and a hypothesis together; models of RoBERTa's kind count positions from behind their padding's."""
+    places = getattr(model.config, "max_position_embeddings", None)
+    if not places:
+        return min(int(tokenizer.model_max_length), USUAL_LIMIT)
+    skipped = getattr(getattr(model.base_model, "embeddings", None), "padding_idx", None)
+    return min(int(tokenizer.model_max_length), int(places) - (0 if skipped is None else int(skipped) + 1))
 
 
 def place_of_yes(config: Any, where: str) -> int:

@@ -17,6 +17,8 @@ LONGEST_ANSWER = 256 << 20
 """Bytes; likelihoods of a batch of long prompts are a few megabytes."""
 LONGEST_LINE = 1 << 20
 LONGEST_PAUSE = 30.0
+TO_CONNECT = 10.0
+"""Seconds; after it an answer may take its time."""
 SHOWN = 200
 """Characters of a server's own message within an error."""
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -42,6 +44,8 @@ class Wire:
             whole = False
         if not whole:
             raise UsageError(f'--endpoint "{root}" is not an address', todo="such as http://127.0.0.1:11434")
+        if "@" in parts.netloc:
+            raise UsageError("an address with a name or password in it", where=str(parts.hostname), todo="leave it out")
         self.root = root
         self._parts, self._timeout, self._tries, self._pause = parts, timeout, tries, pause
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -106,8 +110,10 @@ class Wire:
 
     def connect(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(str(self._parts.hostname), self._parts.port, timeout=self._timeout)
+        connection = kind(str(self._parts.hostname), self._parts.port, timeout=TO_CONNECT)
         connection.connect()
+        connection.timeout = self._timeout
+        connection.sock.settimeout(self._timeout)
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 

@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from medmind.core.errors import DataError
 from medmind.core.jsonl import read_json
 from medmind.models.catalog import is_hub_id
 from medmind.models.spec import ModelSpec
+from medmind.models.weights import open_weights
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FIRST = "default"
@@ -40,7 +41,7 @@ def read_names(trained: Path) -> set[str]:
     if not file.is_file():
         raise DataError(f"no {WEIGHTS}", where=str(trained), todo="run the train stage again")
     try:
-        with safe_open(file, framework="pt") as weights:
+        with open_weights(file) as weights:
             return {name for name in weights.keys() if not name.endswith(COPY)}  # noqa: SIM118
     except SafetensorError as error:
         raise DataError(f"not a safetensors file: {error}", where=str(file), todo="run the train stage again") from None

@@ -26,7 +26,7 @@ from medmind.models import adapters, quantised
 from medmind.models.files import CONFIG, fetch, find_file, find_snapshot
 from medmind.models.spec import NETWORK, ModelSpec
 from medmind.models.stored import open_tensors
-from medmind.models.weights import FETCH_AGAIN, WEIGHTS, check_weights, find_weights
+from medmind.models.weights import FETCH_AGAIN, NO_MEMORY, WEIGHTS, check_weights, find_weights
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -173,7 +173,7 @@ def explained(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         cause = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in cause:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in cause:
             todo = "medmind estimate says what fits"
             raise EnvironmentFault(f"too little memory: {cause}", where=str(folder), todo=todo) from None
         raise DataError(f"the model cannot be read: {cause}", where=str(folder), todo=FETCH_AGAIN) from None

@@ -5,9 +5,8 @@ from pathlib import Path
 from types import EllipsisType
 
 import torch
-from safetensors import safe_open
 
-from medmind.models.weights import list_weights
+from medmind.models.weights import list_weights, open_weights
 
 PIECE = 2**22
 """Numbers widened at a time."""
@@ -20,7 +19,7 @@ class StoredTensor:
 
     def __getitem__(self, whole: EllipsisType) -> torch.Tensor:
         """A view of the file of its own: its pages go with this tensor, not with the last of the file."""
-        with safe_open(self.file, framework="pt") as file:
+        with open_weights(self.file) as file:
             tensor: torch.Tensor = file.get_tensor(self.name)
         return tensor
 
@@ -36,6 +35,6 @@ class StoredTensor:
 def open_tensors(folder: Path) -> dict[str, StoredTensor]:
     found: dict[str, StoredTensor] = {}
     for path in list_weights(folder):
-        with safe_open(path, framework="pt") as file:
+        with open_weights(path) as file:
             found |= {name: StoredTensor(path, name) for name in file.keys()}  # noqa: SIM118
     return found

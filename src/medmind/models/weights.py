@@ -1,11 +1,13 @@
 """A checkpoint's weights, all of them: fetched if need be, and looked at before anything is loaded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from medmind.core.errors import DataError
+from medmind.core.errors import DataError, EnvironmentFault
 from medmind.core.jsonl import read_json
 from medmind.models.files import CONFIG, fetch, find_file
 from medmind.models.resume import fetch_large
@@ -13,6 +15,22 @@ from medmind.models.spec import ModelSpec
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 FETCH_AGAIN = "the files are cut or not of this config: fetch the checkpoint again"
+NO_MEMORY = "allocate memory"
+"""What torch and the system say alike when there is none."""
+
+
+@contextmanager
+def open_weights(file: Path) -> Iterator[Any]:
+    """A safetensors file, mapped as a whole: a limit on memory may forbid that, which is no fault of the file."""
+    try:
+        opened = safe_open(file, framework="pt")
+    except (MemoryError, RuntimeError) as error:
+        if NO_MEMORY not in str(error):
+            raise
+        todo = "raise the limit on memory (ulimit -d, ulimit -v, the container's); medmind estimate says what fits"
+        raise EnvironmentFault(f"too little memory: {error}", where=str(file), todo=todo) from None
+    with opened as weights:
+        yield weights
 
 
 def find_weights(spec: ModelSpec) -> Path:
@@ -31,7 +49,7 @@ def check_weights(folder: Path) -> None:
         if not file.is_file():
             raise DataError(f"no {file.name}", where=str(folder), todo="only safetensors are read: fetch them")
         try:
-            with safe_open(file, framework="pt") as shard:
+            with open_weights(file) as shard:
                 held = set(shard.keys())
         except (SafetensorError, OSError) as error:
             raise DataError(f"the weights cannot be read: {error}", where=str(file), todo=FETCH_AGAIN) from None

@@ -124,6 +124,10 @@ class Engine:
         with self._wake:
             if self.failure:
                 raise EngineBroken(self.failure)
+            self._errands = [one for one in self._errands if not one.future.done()]
+            if len(self._errands) > self._queue:
+                self.counts["refused"] += 1
+                raise EngineBusy(max(1, round(self._seconds)))
             self._errands.append(errand)
             self._wake.notify()
         return await errand.future
@@ -173,13 +177,13 @@ class Engine:
                 self._wake.wait()
             if self._closing:
                 return False
-            errands, self._errands = self._errands, []
+            errand = self._errands[0] if self._errands else None
             self._release(decoder)
             if not self._active:
                 self.last_step = time.monotonic()
             self._admit(decoder)
-        for errand in errands:
-            tell(errand.loop, settle, errand.future, decoder.embed(errand.ids, errand.voice))
+        if errand:
+            self._run_errand(decoder, errand)
         steps = decoder.step()
         if steps:
             self.last_step = time.monotonic()
@@ -187,6 +191,13 @@ class Engine:
         self.counts["busy_slots"] += len(steps)
         self._hand_out(decoder, steps)
         return True
+
+    def _run_errand(self, decoder: Decoder, errand: Errand) -> None:
+        """One a turn, replies go on beside it; it stays listed till it is told, or a failure would lose it."""
+        if not errand.future.done():
+            tell(errand.loop, settle, errand.future, decoder.embed(errand.ids, errand.voice))
+        with self._wake:
+            self._errands = [one for one in self._errands if one is not errand]
 
     def _release(self, decoder: Decoder) -> None:
         for slot, ticket in list(self._active.items()):

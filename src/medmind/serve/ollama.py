@@ -16,7 +16,7 @@ from medmind.serve.bodies import read
 from medmind.serve.errors import ApiError, error_body, refused, unable
 from medmind.serve.ollama_bodies import ChatBody, EmbedBody, EmbeddingBody, GenerateBody, Options, ShowBody, Talk
 from medmind.serve.openai import Before, as_ids, chat_logprobs, check_logprobs, cut, join, note_for
-from medmind.serve.replies import Ask, Reply, Streamed, answering, unknown_header, until_gone
+from medmind.serve.replies import Ask, Reply, Streamed, answering, embedded, unknown_header, until_gone
 from medmind.serve.served import Index, Served
 
 VERSION = "0.12.3"
@@ -58,15 +58,17 @@ class Ollama:
         model = self._embedder(body.model)
         texts = [body.input] if isinstance(body.input, str) and body.input else body.input
         rows = [as_ids(model, text) for text in texts]
-        found = [cut(await model.embed(ids), body.dimensions) for ids in rows]
+        vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
+        found = [cut(vector, body.dimensions) for vector in vectors]
         done = {"model": model.name, "embeddings": found, "prompt_eval_count": sum(map(len, rows))}
         return JSONResponse(done | {"total_duration": time.monotonic_ns() - started, "load_duration": 0})
 
     async def embedding(self, request: Request) -> Response:
         body = await read(request, EmbeddingBody)
         model = self._embedder(body.model)
-        ids = as_ids(model, body.prompt) if body.prompt else ()
-        return JSONResponse({"embedding": await model.embed(ids) if ids else []})
+        rows = [as_ids(model, body.prompt)] if body.prompt else []
+        vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
+        return JSONResponse({"embedding": vectors[0] if vectors else []})
 
     async def chat(self, request: Request) -> Response:
         body = await read(request, ChatBody)

@@ -17,7 +17,7 @@ from medmind.prompts.chat import Renderer
 from medmind.safety.texts import missing_note
 from medmind.serve.bodies import Asked, ChatBody, ChatMessage, EmbeddingBody, read
 from medmind.serve.errors import ApiError, error_body, refused, unable
-from medmind.serve.replies import Ask, Reply, Streamed, answering, merged, unknown_header, until_gone
+from medmind.serve.replies import Ask, Reply, Streamed, answering, embedded, merged, unknown_header, until_gone
 from medmind.serve.served import Index, Served
 from medmind.serve.sse import DONE, event
 
@@ -58,7 +58,8 @@ class OpenAI:
         if not model.engine.can_embed:
             raise unable(model.name, "embeddings", "model")
         rows = [as_ids(model, one) for one in several(body.input)]
-        found = [cut(await model.embed(ids), body.dimensions) for ids in rows]
+        vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
+        found = [cut(vector, body.dimensions) for vector in vectors]
         pack = packed if body.encoding_format == "base64" else list
         data = [{"object": "embedding", "index": place, "embedding": pack(one)} for place, one in enumerate(found)]
         tokens = sum(map(len, rows))

@@ -96,7 +96,7 @@ async def answering(model: Served, asks: Sequence[Ask], timeout: float) -> Async
             ask.top_logprobs,
             ask.echo,
             model.voice,
-            tuple(ask.messages),
+            tuple(model.conversation(ask.messages)) if ask.messages else (),
         )
         for ask in asks
     ]
@@ -106,6 +106,11 @@ async def answering(model: Served, asks: Sequence[Ask], timeout: float) -> Async
             yield [Reply(ask, ticket, pipe(model, ask)) for ask, ticket in zip(asks, tickets, strict=True)]
     finally:
         model.engine.leave(tickets)
+
+
+async def embedded(model: Served, rows: Sequence[tuple[int, ...]], timeout: float) -> list[list[float]]:
+    async with asyncio.timeout(timeout):
+        return [await model.embed(ids) for ids in rows]
 
 
 def pipe(model: Served, ask: Ask) -> Pipe:

@@ -54,12 +54,15 @@ class Served:
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The ids training would have made of this; the recipe's system prompt unless the client says one."""
-        said = any(message.role == "system" for message in messages)
-        system = [] if said or not self.system_prompt else [Message(role="system", text=self.system_prompt)]
         try:
-            return self.fitting(self.renderer.prompt([*system, *messages]))
+            return self.fitting(self.renderer.prompt(self.conversation(messages)))
         except DataError as error:
             raise refused(error.what, "messages") from None
+
+    def conversation(self, messages: Sequence[Message]) -> list[Message]:
+        said = any(message.role == "system" for message in messages)
+        system = [] if said or not self.system_prompt else [Message(role="system", text=self.system_prompt)]
+        return [*system, *messages]
 
     def plain_prompt(self, text: str, special: bool = True) -> tuple[int, ...]:
         """As Hugging Face's tokenizers do it: BOS first, where the model has one, and SentencePiece's blank."""

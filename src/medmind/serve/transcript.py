@@ -1,6 +1,8 @@
 """What was asked and answered, for the log of an operator who asked for it; patient identifiers never reach it."""
 
+import json
 import logging
+from typing import Any
 
 from starlette.types import Message, Receive, Send
 
@@ -27,4 +29,34 @@ class Transcript:
 
     def tell(self, number: str) -> None:
         for word, body in (("asked", self._asked), ("answered", self._answered)):
-            log.info("%s %s: %s", number, word, scrub(body.decode(errors="replace")))
+            log.info("%s %s: %s", number, word, told(bytes(body)))
+
+
+def told(body: bytes) -> str:
+    """JSON, whole or a value a line, as events are sent; of what is neither (packed, broken) the size alone."""
+    try:
+        return spell(body)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        lines = (line.removeprefix(b"data:").strip() for line in body.splitlines())
+        return " ".join(spell(line) for line in lines if line not in (b"", b"[DONE]"))
+    except (ValueError, RecursionError):
+        return f"{len(body)} bytes"
+
+
+def spell(raw: bytes) -> str:
+    return scrub(json.dumps(screened(json.loads(raw)), ensure_ascii=False))
+
+
+def screened(value: Any) -> Any:
+    """Every text as it reads, not as it is escaped; ids, and tokens one by one, would spell it past the screen."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        pieces = [name for name, one in value.items() if name == "logprobs" and isinstance(one, dict)]
+        return {scrub(name): screened(one) for name, one in value.items() if name not in pieces}
+    if isinstance(value, list):
+        numbers = value and all(isinstance(one, int | float) for one in value)
+        return f"{len(value)} numbers" if numbers else [screened(one) for one in value]
+    return value

@@ -1,18 +1,14 @@
-"""A model behind an OpenAI-compatible address, as far as parity needs it: no proxy, no key, text in and text out."""
+"""A model behind an OpenAI-compatible address, as far as parity needs it: no key, text in and text out."""
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from medmind.core.errors import EnvironmentFault
 from medmind.core.types import Message
+from medmind.infer.wire import Refused, Wire
 
 TIMEOUT = 600.0
-LARGEST = 1 << 22
-"""Bytes of an answer that are read."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class Endpoint:
 
     def __init__(self, url: str, model: str = "default") -> None:
         self.url, self.model = url.rstrip("/").removesuffix("/v1"), model
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._wire = Wire(self.url, timeout=TIMEOUT, tries=2, pause=0)
 
     def ask(self, messages: Sequence[Message], max_tokens: int) -> Said:
         body = {"model": self.model, "temperature": 0, "seed": 0, "max_tokens": max_tokens, "stream": False}
@@ -50,13 +46,12 @@ class Endpoint:
         return ids if isinstance(ids, list) and all(isinstance(one, int) for one in ids) else None
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
-        head = {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), head)
         try:
-            with self._opener.open(request, timeout=TIMEOUT) as answer:
-                return json.loads(answer.read(LARGEST))
-        except (OSError, ValueError, urllib.error.URLError) as error:
-            raise self._fault(f"does not answer: {error}") from None
+            return self._wire.ask(path, body)
+        except Refused as refusal:
+            raise self._fault(f"does not answer: {refusal}") from None
+        except EnvironmentFault as fault:
+            raise self._fault(f"does not answer: {fault.what}") from None
 
     def _fault(self, what: str) -> EnvironmentFault:
         return EnvironmentFault(what, where=self.url, todo="check that the server runs and serves this model")

@@ -72,7 +72,7 @@ def find_differences(one: Path, other: Path, said: Mapping[str, str], theirs: Ma
     rows = [tensors["token_embd.weight"].shape[0] for tensors in (right, found)]
     if rows[0] != rows[1]:
         yield Finding(cause=Cause.PADDED, detail=f"the file's embedding has {rows[1]} tokens, the other's {rows[0]}")
-    counts = {part: int(said[key]) for part, key in COUNTS.items()}
+    counts = {part: int(said.get(key, said[COUNTS["attn_q"]])) for part, key in COUNTS.items()}
     for part, heads in counts.items():
         name = f"blk.0.{part}.weight"
         if name in found and found[name].shape == right[name].shape:
