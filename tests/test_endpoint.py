@@ -18,6 +18,7 @@ from medmind.core.types import Example, Message
 from medmind.evaluate.config import EvaluateConfig
 from medmind.evaluate.run import evaluate_model
 from medmind.infer.endpoint import ChatEndpoint, IdEndpoint, open_endpoint, take_apart
+from medmind.infer.wire import Wire
 from medmind.models.catalog import find_model
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.chat import Renderer
@@ -259,3 +260,11 @@ def test_the_verb_scores_an_endpoint(
         verb.run(parser.parse_args(["--endpoint", server.url]))
     with pytest.raises(UsageError, match="add --endpoint"):
         verb.run(parser.parse_args([str(rundir.root), "--model", "small"]))
+
+
+def test_what_goes_elsewhere_in_clear_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for safe in ("http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://gpu.ward.example"):
+        Wire(safe)
+    assert capsys.readouterr().err == ""
+    Wire("http://gpu.ward.example:8000/v1")
+    assert "what goes to gpu.ward.example is not encrypted" in " ".join(capsys.readouterr().err.split())

@@ -12,6 +12,8 @@ from contextlib import closing, suppress
 from typing import Any
 
 from medmind.core.errors import EnvironmentFault, UsageError
+from medmind.core.log import say
+from medmind.core.loopback import is_loopback
 
 LONGEST_ANSWER = 256 << 20
 """Bytes; likelihoods of a batch of long prompts are a few megabytes."""
@@ -46,6 +48,8 @@ class Wire:
             raise UsageError(f'--endpoint "{root}" is not an address', todo="such as http://127.0.0.1:11434")
         if "@" in parts.netloc:
             raise UsageError("an address with a name or password in it", where=str(parts.hostname), todo="leave it out")
+        if parts.scheme == "http" and not is_loopback(str(parts.hostname)):
+            say(f"what goes to {parts.hostname} is not encrypted: https, or a tunnel, keeps it private", style="yellow")
         self.root = root
         self._parts, self._timeout, self._tries, self._pause = parts, timeout, tries, pause
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}

@@ -1,7 +1,6 @@
 """Stands before every route: the Host must be ours, no foreign page may ask, the key is right, a body is bounded."""
 
 import asyncio
-import ipaddress
 import logging
 import time
 import uuid
@@ -25,13 +24,6 @@ LARGEST_BODY = 4 << 20
 """Bytes, also when they are unpacked."""
 SLOWEST_BODY = 30.0
 """Seconds for a body to arrive."""
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Guard:

@@ -9,10 +9,10 @@ from starlette.types import ASGIApp
 
 from medmind.core.errors import EnvironmentFault, UsageError
 from medmind.core.log import say
+from medmind.core.loopback import is_loopback
 from medmind.privacy.logs import install
 from medmind.serve.app import create_app
 from medmind.serve.config import ServeConfig
-from medmind.serve.guard import is_loopback
 from medmind.serve.keys import VARIABLE, find_key
 from medmind.serve.openai import Before
 from medmind.serve.served import Index
