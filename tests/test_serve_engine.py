@@ -146,12 +146,12 @@ def test_vectors_come_one_a_turn_and_none_is_lost(monkeypatch: pytest.MonkeyPatc
             thread.start()
         for thread in threads:
             thread.join()
-        assert found == [503] * 4  # two told that the queue is full, two that the model failed
-        assert (fake.engine.counts["refused"], len(asked)) == (2, 1)
+        assert sorted(found) == [200, 502, 503, 503]  # two told that the queue is full, one that its text failed
+        assert (fake.engine.counts["refused"], len(asked), len(fake.decoders)) == (2, 2, 1)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}/v1/embeddings", json={"model": "fake", "input": ["nose"] * 64}, timeout=0.6)
         until(lambda: not fake.engine._errands, 2)
-        assert 1 < len(asked) < 6
+        assert 2 < len(asked) < 7
         assert post(url, "/v1/embeddings", model="fake", input="nose").status_code == 200
 
 

@@ -193,9 +193,14 @@ class Engine:
         return True
 
     def _run_errand(self, decoder: Decoder, errand: Errand) -> None:
-        """One a turn, replies go on beside it; it stays listed till it is told, or a failure would lose it."""
+        """One a turn, replies go on beside it."""
         if not errand.future.done():
-            tell(errand.loop, settle, errand.future, decoder.embed(errand.ids, errand.voice))
+            found: list[float] | Exception
+            try:
+                found = decoder.embed(errand.ids, errand.voice)
+            except Exception as error:  # of this text alone: the replies beside it go on
+                found = WorkLost(f"the model could make no vector of this text ({type(error).__name__})")
+            tell(errand.loop, settle, errand.future, found)
         with self._wake:
             self._errands = [one for one in self._errands if one is not errand]
 
