@@ -28,9 +28,9 @@ RUNS = {
 }
 SETTINGS = (
     "data.validation_fraction=0",
-    "data.max_train_rows=2",
-    "train.per_device_train_batch_size=1",
-    "train.gradient_accumulation_steps=2",
+    "data.max_train_rows=3",
+    "train.per_device_train_batch_size=3",
+    "train.gradient_accumulation_steps=1",
     "train.max_steps=1",
     "train.max_length=512",
     "train.gradient_checkpointing=true",

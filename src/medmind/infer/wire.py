@@ -5,15 +5,13 @@ import json
 import socket
 import threading
 import time
-import urllib.parse
 import weakref
 from collections.abc import Generator
 from contextlib import closing, suppress
 from typing import Any
 
-from medmind.core.errors import EnvironmentFault, UsageError
-from medmind.core.log import say
-from medmind.core.loopback import is_loopback
+from medmind.core.address import read_address
+from medmind.core.errors import EnvironmentFault
 
 LONGEST_ANSWER = 256 << 20
 """Bytes; likelihoods of a batch of long prompts are a few megabytes."""
@@ -39,17 +37,7 @@ class Wire:
     """Connections to one server, kept open between requests; several threads may ask at once."""
 
     def __init__(self, root: str, key: str = "", timeout: float = 600.0, tries: int = 4, pause: float = 1.0) -> None:
-        try:
-            parts = urllib.parse.urlsplit(root)
-            whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            whole = False
-        if not whole:
-            raise UsageError(f'--endpoint "{root}" is not an address', todo="such as http://127.0.0.1:11434")
-        if "@" in parts.netloc:
-            raise UsageError("an address with a name or password in it", where=str(parts.hostname), todo="leave it out")
-        if parts.scheme == "http" and not is_loopback(str(parts.hostname)):
-            say(f"what goes to {parts.hostname} is not encrypted: https, or a tunnel, keeps it private", style="yellow")
+        parts = read_address(root)
         self.root = root
         self._parts, self._timeout, self._tries, self._pause = parts, timeout, tries, pause
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}

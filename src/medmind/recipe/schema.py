@@ -34,7 +34,7 @@ class Recipe(StageConfig):
     report: ReportConfig = ReportConfig()
 
     def conflicts(self) -> list[str]:
-        sections = (self.data, self.train, self.evaluate, self.export, self.report)
+        sections = (self.data, self.train, self.evaluate, self.export, self.serve, self.report)
         found = [fault for section in sections for fault in section.conflicts()]
         if self.stages != tuple(stage for stage in get_args(StageName) if stage in self.stages):
             found.append(f"stages must keep the order {', '.join(get_args(StageName))}, each at most once")

@@ -1,8 +1,8 @@
 """Settings of serving."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from medmind.core.config import StageConfig
 from medmind.safety.texts import Additions
@@ -41,12 +41,11 @@ class ServeConfig(StageConfig):
     note: Literal["terms", "always", "never"] = "terms"
     """Which replies without the educational note get it: those of recipes of the terms task, all, none."""
 
-    @model_validator(mode="after")
-    def log_only_what_is_screened(self) -> Self:
+    def conflicts(self) -> list[str]:
         """A streamed answer comes in pieces, and in a piece of a telephone number nobody finds one."""
         if self.log_bodies and not self.redact_phi:
-            raise ValueError("serve.log_bodies needs serve.redact_phi: patient identifiers would reach the log")
-        return self
+            return ["serve.log_bodies needs serve.redact_phi: patient identifiers would reach the log"]
+        return []
 
     def additions(self, task: str) -> Additions:
         """What is put around the replies of a model that was trained for a task."""

@@ -7,9 +7,9 @@ import sys
 import uvicorn
 from starlette.types import ASGIApp
 
+from medmind.core.address import is_loopback
 from medmind.core.errors import EnvironmentFault, UsageError
 from medmind.core.log import say
-from medmind.core.loopback import is_loopback
 from medmind.privacy.logs import install
 from medmind.serve.app import create_app
 from medmind.serve.config import ServeConfig

@@ -9,7 +9,8 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from medmind.core.errors import EnvironmentFault, UsageError
+from medmind.core.address import read_address
+from medmind.core.errors import EnvironmentFault
 from medmind.data.generate.judge import Reason
 from medmind.safety.texts import NOTE
 
@@ -77,13 +78,7 @@ class StayHere(urllib.request.HTTPRedirectHandler):
 
 def find_endpoint(url: str, model: str, patience: Patience) -> Endpoint:
     """The dialect is told by the path; a bare address is asked for Ollama's version and is OpenAI's kind otherwise."""
-    try:
-        parts = urllib.parse.urlsplit(url)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        whole = False
-    if not whole:
-        raise UsageError(f'--endpoint "{url}" is not an address', todo="such as http://127.0.0.1:11434")
+    read_address(url)
     base = url.rstrip("/")
     if base.endswith("/api/chat"):
         return Endpoint(base, "ollama", model)
