@@ -67,7 +67,7 @@ def load(method: str, folder: str) -> None:
     import torch
 
     from medmind.models.load import load_base, pick_dtype
-    from medmind.models.quantised import widen
+    from medmind.models.quantised import prepare
     from medmind.models.stored import open_tensors
     from medmind.train.adapter import quantization
     from medmind.train.config import TrainConfig
@@ -78,7 +78,7 @@ def load(method: str, folder: str) -> None:
     empty = own_memory()
     model = load_base(spec, dtype, quantization(config, dtype))
     held = {"empty_gb": empty, "loaded_gb": own_memory(), "loaded_footprint_gb": model.get_memory_footprint() / 1e9}
-    widen(model, open_tensors(Path(spec.source)))
+    prepare(model, open_tensors(Path(spec.source)))
     footprint = model.get_memory_footprint() / 1e9
     print(json.dumps({**held, "prepared_gb": own_memory(), "prepared_footprint_gb": footprint}))
 

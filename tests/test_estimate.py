@@ -141,7 +141,7 @@ def test_four_bits_are_a_seventh_of_bfloat16_and_more_is_needed_by_more() -> Non
         return memory.predict(spec, load_recipe("base", settings).train, batch, 2)
 
     quantised, whole = need("train.method=qlora"), need()
-    assert quantised["weights"] == pytest.approx(4.67e9, rel=0.01)
+    assert quantised["weights"] == pytest.approx(4.14e9, rel=0.01)
     assert whole["weights"] == pytest.approx(14.5e9, rel=0.01)
     assert sum(need("train.gradient_checkpointing=true").values()) < sum(whole.values())
     assert need("train.optim=adamw_8bit")["optimiser"] * 4 == whole["optimiser"]

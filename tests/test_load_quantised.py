@@ -4,6 +4,7 @@ import gc
 import json
 import re
 import sys
+from array import array
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import bitsandbytes
 import pytest
 import torch
+from peft import prepare_model_for_kbit_training
 from safetensors.torch import load_file
 from tiny import tiny_mistral
 from transformers import BitsAndBytesConfig
@@ -20,8 +22,10 @@ from medmind.models import quantised
 from medmind.models.catalog import find_model
 from medmind.models.load import load_base, pick_dtype
 from medmind.models.stored import open_tensors
-from medmind.train.adapter import quantization
+from medmind.train.adapter import prepare_model, quantization
+from medmind.train.batches import Row, pack
 from medmind.train.config import QuantizationConfig, TrainConfig
+from medmind.train.loss import completion_loss
 
 
 def settings(method: str, dtype: torch.dtype = torch.float32, **said: Any) -> BitsAndBytesConfig:
@@ -118,15 +122,44 @@ def test_a_width_that_4_bits_would_garble_is_refused(tmp_path: Path) -> None:
     load_base(spec, torch.float32, settings("lora8"))
 
 
-def test_what_is_not_quantised_is_widened_for_training(tiny_model: Path) -> None:
+def test_what_the_checkpoint_has_in_float32_is_trained_with_in_float32(tiny_model: Path) -> None:
     model = load(tiny_model, "qlora", torch.bfloat16)
     assert model.model.norm.weight.dtype == torch.bfloat16
-    quantised.widen(model, open_tensors(tiny_model))
+    quantised.prepare(model, open_tensors(tiny_model))
     whole = {name: value for name, value in model.named_parameters() if type(value) is torch.nn.Parameter}
     stored = load_file(tiny_model / "model.safetensors")
     assert len(whole) == 2 * 2 + 2
     assert all(torch.equal(value, stored[name]) and value.dtype == torch.float32 for name, value in whole.items())
     assert not any(value.requires_grad for value in model.parameters())
+
+
+def prepare_as_peft_does(model: Any, _: Any) -> None:
+    prepare: Any = prepare_model_for_kbit_training
+    prepare(model, use_gradient_checkpointing=False)
+
+
+@pytest.mark.parametrize("method", ["qlora", "lora8"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_narrow_embeddings_stay_narrow_and_train_as_wide_ones(
+    tied: bool, method: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit as in PEFT's preparation: what it widens is rounded to where it came from before every product."""
+    tiny_mistral(2, tie_word_embeddings=tied).bfloat16().save_pretrained(tmp_path)
+    tokens = [array("i", range(3, 13)), array("i", range(90, 104))]
+    batch = pack([Row("", ids, ids, 1) for ids in tokens])
+    spec = replace(find_model("nano"), source=str(tmp_path))
+    dtypes, learnt = [], []
+    for preparation in (quantised.prepare, prepare_as_peft_does):
+        monkeypatch.setattr(quantised, "prepare", preparation)
+        model: Any = prepare_model(TrainConfig(method=method, dtype="bfloat16"), spec, 0)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = completion_loss(model, batch)
+        loss.backward()
+        learnt.append([loss, *(value.grad for value in model.parameters() if value.requires_grad)])
+        dtypes.append(model.get_output_embeddings().weight.dtype)
+    assert dtypes == [torch.bfloat16, torch.float32]
+    assert len(learnt[0]) == 1 + 2 * 2 * 7
+    assert all(torch.equal(one, other) for one, other in zip(*learnt, strict=True))
 
 
 def test_a_large_tensor_is_widened_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

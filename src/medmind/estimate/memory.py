@@ -79,8 +79,7 @@ def weights(config: TrainConfig, counts: Counts, kind: Kind) -> int:
         bits = 8.0
     else:
         bits = 4 + (SCALES_TWICE if config.quantization.bnb_4bit_use_double_quant else SCALES)
-    # What is not quantised stands in float32, as PEFT prepares such a model.
-    return round(counts.linear * bits / 8) + WIDE * (counts.total - counts.linear)
+    return round(counts.linear * bits / 8) + kind.narrow * (counts.total - counts.linear)
 
 
 def copies(config: TrainConfig, counts: Counts, kind: Kind) -> int:
@@ -96,6 +95,6 @@ def loss(spec: ModelSpec, config: TrainConfig, batch: Batch, kind: Kind) -> int:
     logits = min(ROWS, batch.supervised) * shape.vocab_size * kind.narrow
     if not batch.packed:
         return batch.tokens * shape.vocab_size * kind.narrow + 3 * WIDE * batch.supervised * shape.vocab_size
-    # Of a head in float32 a narrow copy; of one that learns the gradient, wide and narrow, too.
-    copies = {"lora": 0, "full": WIDE + 2 * kind.narrow}.get(config.method, kind.narrow if kind.narrow < WIDE else 0)
+    # Of a head that learns a narrow copy and the gradient, wide and narrow.
+    copies = WIDE + 2 * kind.narrow if config.method == "full" else 0
     return hidden + logits + copies * shape.vocab_size * shape.hidden_size

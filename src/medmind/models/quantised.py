@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from peft import prepare_model_for_kbit_training
 from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.quantizers.quantizers_utils import should_convert_module
 
@@ -25,6 +24,7 @@ PIECE = 2**19
 THRESHOLD = 6.0
 """bitsandbytes' own: what an input must exceed to be multiplied unrounded."""
 SECTION = "train.quantization"
+NARROW = (torch.bfloat16, torch.float16)
 
 
 def import_bitsandbytes() -> Any:
@@ -135,10 +135,15 @@ def unrounded(bitsandbytes: Any) -> Any:
     return Linear8bit
 
 
-def widen(model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> None:
-    """All that is not quantised, in float32 and frozen, as PEFT prepares such a model for training."""
+def prepare(model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> None:
+    """Frozen, and the same numbers as PEFT's preparation for training, which widens all that is not quantised.
+
+    Here only the norms are: a product rounds the output layer to where it came from, and what the embeddings give is
+    widened token by token. `tensors` are the checkpoint's: what is float32 there is float32 here.
+    """
     for name, parameter in model.named_parameters():
-        if parameter.dtype in (torch.bfloat16, torch.float16) and parameter.device.type == "cpu" and name in tensors:
-            parameter.data = tensors[name].widen()
-    prepare: Any = prepare_model_for_kbit_training
-    prepare(model, use_gradient_checkpointing=False)
+        parameter.requires_grad_(False)
+        stored = tensors.get(name)
+        if parameter.dtype in NARROW and stored is not None and (parameter.dim() == 1 or stored.dtype not in NARROW):
+            parameter.data = stored.widen().to(parameter.device)
+    model.get_input_embeddings().register_forward_hook(lambda _module, _inputs, states: states.float())

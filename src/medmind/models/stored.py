@@ -23,6 +23,10 @@ class StoredTensor:
             tensor: torch.Tensor = file.get_tensor(self.name)
         return tensor
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self[...].dtype
+
     def widen(self) -> torch.Tensor:
         """A copy in float32; the file's own numbers are in memory only a piece at a time."""
         shape = self[...].shape

@@ -85,7 +85,7 @@ def load(config: TrainConfig, spec: ModelSpec, seed: int) -> PreTrainedModel:
     if config.method == "lora":
         return load_base(spec, dtype)
     model = load_base(spec, dtype, quantization(config, dtype))
-    quantised.widen(model, tensors)
+    quantised.prepare(model, tensors)
     return model
 
 
