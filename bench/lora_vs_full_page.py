@@ -149,7 +149,7 @@ def quality_table(lines: Lines, task: str, figure: str, adjusted: dict[tuple[str
                 shown(pooled.difference, figure, "+"),
                 f"{shown(pooled.low, figure, '+')} to {shown(pooled.high, figure, '+')}",
                 ", ".join(shown(one.difference, figure, "+") for one in alone),
-                pooled.verdict,
+                verdict(pooled, alone),
             ]
             row += [f"{pooled.adjusted_p:.2g}"] if decides else []
         rows.append(row)
@@ -157,6 +157,12 @@ def quality_table(lines: Lines, task: str, figure: str, adjusted: dict[tuple[str
     width = len(head) + decides
     rows.append(["untrained", "", shown(base, figure), *[""] * (width - 3)])
     return f"**{NAMES[figure]}**\n\n" + table([*head, "Holm's p"] if decides else head, rows)
+
+
+def verdict(pooled: Comparison, alone: Sequence[Comparison]) -> str:
+    """The interval knows questions only: where seeds point different ways, no difference between methods is shown."""
+    signs = {(one.difference > 0) - (one.difference < 0) for one in alone}
+    return "cannot tell" if pooled.verdict in ("better", "worse") and len(signs) > 1 else pooled.verdict
 
 
 def shown(value: float, figure: str, sign: str = "") -> str:

@@ -70,3 +70,18 @@ def wide_adapter(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             torch.nn.init.normal_(parameter, std=0.05)
     adapted.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def gguf_file(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`wide_model` in float32, beside its checkpoint in merged/."""
+    from medmind.export import gguf
+    from medmind.export.merge import merge
+    from medmind.export.metadata import Facts
+    from medmind.models.catalog import describe_folder
+
+    pytest.importorskip("cyllama")
+    folder = tmp_path_factory.mktemp("export")
+    merge(describe_folder(wide_model), wide_model, folder / "merged")
+    gguf.write(folder / "merged", folder / "model.gguf", "f32", Facts("tiny", "MIT", "nano", ""))
+    return folder / "model.gguf"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from talking import FakeModel
 
 from medmind.chat.session import Chat
 from medmind.chat.speaker import Speaker
@@ -15,7 +16,6 @@ from medmind.core.errors import DataError, UsageError
 from medmind.core.jsonl import write_jsonl, write_text
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example, Message
-from medmind.infer.fake import FakeGenerator
 from medmind.models.catalog import find_model
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.chat import Renderer
@@ -28,12 +28,12 @@ def renderer() -> Renderer:
 
 
 @pytest.fixture
-def fakes(renderer: Renderer) -> list[FakeGenerator]:
-    return [FakeGenerator(renderer.tokenizer, lambda _, name=name: f"I am {name}.") for name in ("old", "new")]
+def fakes(renderer: Renderer) -> list[FakeModel]:
+    return [FakeModel(renderer, lambda _, name=name: f"I am {name}.") for name in ("old", "new")]
 
 
 @pytest.fixture
-def speakers(renderer: Renderer, fakes: list[FakeGenerator]) -> list[Speaker]:
+def speakers(renderer: Renderer, fakes: list[FakeModel]) -> list[Speaker]:
     pairs = zip(("base", "tuned"), fakes, strict=True)
     return [Speaker(name, fake, renderer, "Be kind.", max_new_tokens=20) for name, fake in pairs]
 
@@ -80,38 +80,38 @@ def test_one_model_in_a_pipe_needs_no_label(
 
 
 def test_turns_are_kept_and_reset(
-    speakers: list[Speaker], fakes: list[FakeGenerator], monkeypatch: pytest.MonkeyPatch
+    speakers: list[Speaker], fakes: list[FakeModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe(monkeypatch, "First?\nSecond?\n/reset\nThird?\n")
     Chat(speakers, [], interactive=False).run()
-    texts = [" ".join(text.split()) for text in fakes[1].asked]
+    texts = [" ".join(text.split()) for text in fakes[1].heard]
     assert texts == ["Be kind. First?", "First? I am new. Be kind. Second?", "Be kind. Third?"]
 
 
 def test_compare_toggles_and_begins_anew(
     speakers: list[Speaker],
-    fakes: list[FakeGenerator],
+    fakes: list[FakeModel],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pipe(monkeypatch, "One?\n/compare\nTwo?\n/compare\nThree?\n/quit\nFour?\n")
     Chat(speakers, [], interactive=False).run()
-    assert [len(fake.asked) for fake in fakes] == [2, 3]
-    assert "One?" not in fakes[0].asked[1] + fakes[1].asked[1]
+    assert [len(fake.heard) for fake in fakes] == [2, 3]
+    assert "One?" not in fakes[0].heard[1] + fakes[1].heard[1]
     assert "I am new.\n" in capsys.readouterr().out
 
 
 def test_samples_can_be_asked_by_number(
     speakers: list[Speaker],
-    fakes: list[FakeGenerator],
+    fakes: list[FakeModel],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     long = "word " * 100 + "end?"
     pipe(monkeypatch, "/samples\n/1\n/2\n/what\n")
     Chat(speakers, [long], interactive=False).run()
-    assert len(fakes[0].asked) == 1
-    assert "end?" in fakes[0].asked[0]
+    assert len(fakes[0].heard) == 1
+    assert "end?" in fakes[0].heard[0]
     told = capsys.readouterr().err
     assert "/1  word" in told
     assert "end?" not in told
@@ -122,22 +122,18 @@ def test_samples_can_be_asked_by_number(
 def test_old_turns_are_dropped_openly(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake = FakeGenerator(renderer.tokenizer, lambda _: "Fine.", context=100)
+    fake = FakeModel(renderer, lambda _: "Fine.", context=100)
     pipe(monkeypatch, "".join(f"This is question number {number}, quite long?\n" for number in range(6)))
     Chat([Speaker("base", fake, renderer, "", 30)], [], interactive=False).run()
-    assert "number 0" in fake.asked[1]
-    assert "number 0" not in fake.asked[5]
-    assert "number 4" in fake.asked[5]
+    assert "number 0" in fake.heard[1]
+    assert "number 0" not in fake.heard[5]
+    assert "number 4" in fake.heard[5]
     told = " ".join(capsys.readouterr().err.split())
     assert re.search(r"\(base: the oldest question and its answer, \d+ tokens, no longer fit 100 tokens", told)
 
 
 def test_a_question_beyond_the_context_is_an_error(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Strict(FakeGenerator):
-        def generate(self, *_: object) -> list:  # type: ignore[override, type-arg]
-            raise DataError("a prompt of 999 tokens leaves no room for a reply")
-
-    speaker = Speaker("base", Strict(renderer.tokenizer, str), renderer, "", 30)
+    speaker = Speaker("base", FakeModel(renderer, str, context=4), renderer, "", 30)
     pipe(monkeypatch, "Too long?\n")
     with pytest.raises(DataError, match="no room"):
         Chat([speaker], [], interactive=False).run()
@@ -153,20 +149,20 @@ def test_ctrl_c_takes_the_question_back_and_leaves_at_the_prompt(
             raise KeyboardInterrupt
         return "Fine."
 
-    old, new = FakeGenerator(renderer.tokenizer, lambda _: "Yes."), FakeGenerator(renderer.tokenizer, write)
+    old, new = FakeModel(renderer, lambda _: "Yes."), FakeModel(renderer, write)
     pair = [Speaker("base", old, renderer, "", 30), Speaker("tuned", new, renderer, "", 30)]
     type_lines(monkeypatch, ["slow?", "next?", KeyboardInterrupt])
     Chat(pair, [], interactive=True).run()
     shown = capsys.readouterr()
     assert "forgotten" in shown.err
     assert "tuned: Fine." in shown.out
-    assert "slow" not in old.asked[1] + new.asked[1]
+    assert "slow" not in old.heard[1] + new.heard[1]
 
 
 def test_a_cut_reply_is_said_to_be_cut(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake = FakeGenerator(renderer.tokenizer, lambda _: "A very long answer indeed, my friend.")
+    fake = FakeModel(renderer, lambda _: "A very long answer indeed, my friend.")
     pipe(monkeypatch, "Why?\n")
     Chat([Speaker("base", fake, renderer, "", 4)], [], interactive=False).run()
     assert "cut after 4 tokens" in capsys.readouterr().err
@@ -193,29 +189,34 @@ def finished(tmp_path: Path) -> RunDir:
 def test_a_run_speaks_as_base_and_tuned(
     finished: RunDir, renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened: list[Path | None] = []
+    opened: list[tuple[object, ...]] = []
 
-    def open_fake(_spec: object, trained: Path | None, *_: object, **__: object) -> FakeGenerator:
-        opened.append(trained)
-        return FakeGenerator(renderer.tokenizer, lambda text: f"{'Be brief.' in text}, {trained is None}")
+    def open_fake(_spec: object, trained: list[Path], slots: int, _context: int) -> FakeModel:
+        opened.append((*trained, slots))
+        return FakeModel(renderer, lambda text: f"{'Be brief.' in text}, {len(opened)}")
 
-    monkeypatch.setattr("medmind.infer.open.open_generator", open_fake)
+    monkeypatch.setattr("medmind.infer.decode_hf.open_hf", open_fake)
     pipe(monkeypatch, "/1\n")
     assert chat.run(namespace(finished.root)) == 0
-    assert opened == [None, finished.adapter]
-    assert capsys.readouterr().out == "base: True, True\ntuned: True, False\n"
+    assert opened == [(finished.adapter, 1), (1,)], "a whole model has no base beneath it"
+    assert capsys.readouterr().out == "base: True, 2\ntuned: True, 2\n"
+    write_text(finished.adapter / "adapter_config.json", "{}")
+    pipe(monkeypatch, "/1\n")
+    chat.run(namespace(finished.root))
+    assert opened[2:] == [(finished.adapter, 1)], "an adapter shares its base"
+    assert capsys.readouterr().out == "base: True, 3\ntuned: True, 3\n"
 
 
 def test_a_model_name_speaks_alone(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake = FakeGenerator(renderer.tokenizer, lambda text: text)
-    monkeypatch.setattr("medmind.infer.open.open_generator", lambda *_, **__: fake)
+    fake = FakeModel(renderer, lambda text: text)
+    monkeypatch.setattr("medmind.infer.decode_hf.open_hf", lambda *_, **__: fake)
     pipe(monkeypatch, "/compare\n/samples\nHello?\n")
     assert chat.run(namespace("NANO", "data.system_prompt=Be kind.")) == 0
     shown = capsys.readouterr()
     assert shown.out.split() == ["Be", "kind.", "Hello?"]
-    assert "only the base model" in shown.err
+    assert "only one model" in shown.err
     assert "/1 Explain the medical term: Hypertension" in " ".join(shown.err.split())
 
 

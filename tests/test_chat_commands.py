@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from talking import FakeModel
 
 from medmind.chat.samples import read_samples
 from medmind.chat.session import Chat
@@ -16,7 +17,6 @@ from medmind.cli import chat as verb
 from medmind.core.jsonl import write_jsonl, write_text
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example, Message
-from medmind.infer.fake import FakeGenerator
 from medmind.models.catalog import find_model
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.chat import Renderer
@@ -30,14 +30,14 @@ def renderer() -> Renderer:
 
 
 @pytest.fixture
-def fake(renderer: Renderer) -> FakeGenerator:
-    return FakeGenerator(renderer.tokenizer, lambda _: "It is naïve β, 38 °C 🩺.")
+def fake(renderer: Renderer) -> FakeModel:
+    return FakeModel(renderer, lambda _: "It is naïve β, 38 °C 🩺.")
 
 
 def talk(
     monkeypatch: pytest.MonkeyPatch,
     renderer: Renderer,
-    fake: FakeGenerator,
+    fake: FakeModel,
     text: str,
     additions: Additions | None = None,
     samples: tuple[str, ...] = (),
@@ -48,7 +48,7 @@ def talk(
     return speaker
 
 
-def test_pieces_are_whole_characters_and_together_the_reply(renderer: Renderer, fake: FakeGenerator) -> None:
+def test_pieces_are_whole_characters_and_together_the_reply(renderer: Renderer, fake: FakeModel) -> None:
     speaker = Speaker("tuned", fake, renderer, "", 60)
     pieces = list(speaker.stream("Why?"))
     assert len(pieces) > 4
@@ -58,10 +58,10 @@ def test_pieces_are_whole_characters_and_together_the_reply(renderer: Renderer, 
 
 
 def test_the_system_prompt_is_shown_changed_and_left_out(
-    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     talk(monkeypatch, renderer, fake, "/system\nA?\n/system Be rude.\n/clear\nB?\n/system off\n/clear\nC?\n")
-    asked = [" ".join(text.split()) for text in fake.asked]
+    asked = [" ".join(text.split()) for text in fake.heard]
     assert asked == ["Be kind. A?", "Be rude. B?", "C?"]
     told = capsys.readouterr().err
     assert "system prompt: Be kind." in told
@@ -69,10 +69,10 @@ def test_the_system_prompt_is_shown_changed_and_left_out(
 
 
 def test_retry_takes_the_last_answer_back(
-    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     speaker = talk(monkeypatch, renderer, fake, "/retry\nA?\nB?\n/retry\n")
-    assert fake.asked[1] == fake.asked[2]
+    assert fake.heard[1] == fake.heard[2]
     assert [turn.text for turn in speaker.turns[::2]] == ["A?", "B?"]
     assert "nothing was asked yet" in capsys.readouterr().err
 
@@ -80,7 +80,7 @@ def test_retry_takes_the_last_answer_back(
 def test_a_conversation_is_saved_and_taken_up(
     monkeypatch: pytest.MonkeyPatch,
     renderer: Renderer,
-    fake: FakeGenerator,
+    fake: FakeModel,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -93,15 +93,21 @@ def test_a_conversation_is_saved_and_taken_up(
     other = tmp_path / "other.json"
     other.write_text('{"a": 1}')
     talk(monkeypatch, renderer, fake, f"/save {other}\n/save\n/load {tmp_path / 'none'}\n")
+    half = tmp_path / "half.json"
+    half.write_text('{"system": {}, "turns": {"tuned": [{"role": "user", "text": "A?"}]}}')
+    told = capsys.readouterr().err
+    half_speaker = talk(monkeypatch, renderer, fake, f"/load {half}\nA?\n/retry\n")
+    assert [turn.role for turn in half_speaker.turns] == ["user", "assistant"]
     assert other.read_text() == '{"a": 1}'
-    told = " ".join(capsys.readouterr().err.split())
+    assert "not a conversation that medmind chat saved" in capsys.readouterr().err
+    told = " ".join(told.split())
     assert "not a conversation that medmind chat saved" in told
     assert "which file?" in told
     assert "no such file" in told
 
 
 def test_the_emergency_text_comes_first_and_is_no_part_of_the_conversation(
-    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     speaker = talk(monkeypatch, renderer, fake, "I have crushing chest pain\nWhat is chest pain?\n")
     lines = capsys.readouterr().out.splitlines()
@@ -115,7 +121,7 @@ def test_the_emergency_text_comes_first_and_is_no_part_of_the_conversation(
 
 
 def test_the_note_is_told_beside_the_reply(
-    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     talk(monkeypatch, renderer, fake, "A?\n", Additions(note=True))
     shown = capsys.readouterr()
@@ -124,7 +130,7 @@ def test_the_note_is_told_beside_the_reply(
 
 
 def test_help_names_every_command_and_context_counts(
-    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeGenerator, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
     talk(monkeypatch, renderer, fake, "/help\nA?\n/context\n/sav x\n")
     told = capsys.readouterr().err
@@ -176,21 +182,21 @@ def test_samples_come_from_the_run_and_the_task(tmp_path: Path) -> None:
 
 
 def test_all_of_stdin_can_be_one_question(
-    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeGenerator, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeModel, tmp_path: Path
 ) -> None:
     run = RunDir(tmp_path / "run")
     write_text(run.recipe, "name: run\nmodel: nano\n")
     run.finish("train", "key", [], 1.0)
-    monkeypatch.setattr("medmind.infer.open.open_generator", lambda *_, **__: fake)
+    monkeypatch.setattr("medmind.infer.decode_hf.open_hf", lambda *_, **__: fake)
     monkeypatch.setattr("sys.stdin", io.StringIO("One?\n\n/quit is no command here.\n"))
     import argparse
 
     parser = argparse.ArgumentParser()
     verb.add_arguments(parser)
     assert verb.run(parser.parse_args([str(run.root), "--whole"])) == 0
-    assert len(fake.asked) == 2
-    assert "One?" in fake.asked[0]
-    assert "/quit is no command here." in fake.asked[0]
+    assert len(fake.heard) == 2
+    assert "One?" in fake.heard[0]
+    assert "/quit is no command here." in fake.heard[0]
 
 
 def test_what_was_typed_is_kept_only_where_the_user_says(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from medmind.core.rundir import RunDir
 from medmind.core.types import Comparison, Example, Message, Metric, Outcome, Prediction, Scores
 from medmind.evaluate.compare import adjust, compare, describe
 from medmind.evaluate.config import EvaluateConfig
-from medmind.evaluate.differences import Ratio, compare_losses, compare_ratios, compare_shares, judge
+from medmind.evaluate.differences import Ratio, compare_losses, compare_ratios, compare_shares, judge, would_show
 from medmind.evaluate.forced import Chosen
 from medmind.evaluate.gain import PARTS, levels, split_gain, write_gain
 from medmind.evaluate.metrics.loss import ItemLoss
@@ -79,18 +79,47 @@ def test_runs_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (same["difference"], same["verdict"]) == (0.0, "cannot tell")  # sixty items cannot prove two points
     assert [one["metric"] for one in better["others"]] == ["choice_accuracy", "heldout_loss"]
     assert [one["metric"] for one in found[2]["others"]] == ["chrf", "unsupported"]
-    assert found[3]["verdict"] == "no worse"
+    assert (found[3]["high"], found[3]["verdict"]) == (0.0, "cannot tell")  # nor where no loss differs at all
     assert main(["compare", *roots, "--suite", "free", "--margin", "0.5"]) == 0
     shown = capsys.readouterr().out
     assert "no worse by more than 0.5" in shown and "choices" not in shown and "Holm's p" in shown
 
 
+def losses(items: int, nats: float) -> list[ItemLoss]:
+    return [ItemLoss(id=f"q{n}", nats=nats, tokens=1) for n in range(items)]
+
+
 def test_a_few_items_prove_nothing_by_a_mean() -> None:
     """A bootstrap of one item has no width; five of one sign are chance once in sixteen, six once in thirty-two."""
     for items, verdict in ((1, "cannot tell"), (5, "cannot tell"), (6, "better")):
-        old, new = ([ItemLoss(id=f"q{n}", nats=nats, tokens=1) for n in range(items)] for nats in (9.0, 3.0))
-        found = compare_losses("s", old, new, 0.02, 0)
+        found = compare_losses("s", losses(items, 9.0), losses(items, 3.0), 0.02, 0)
         assert (found.verdict, found.p_value) == (verdict, 0.5 ** (items - 1))
+        same = losses(94, 5.0)  # items that do not differ tell as little as ones that are not there
+        found = compare_losses("s", losses(items, 9.0) + same, losses(items, 3.0) + same, 0.02, 0)
+        assert found.verdict == verdict and (found.p_value or 0) >= 0.5 ** (items - 1)
+
+
+@pytest.mark.parametrize(("items", "verdict"), [(5, "cannot tell"), (182, "cannot tell"), (183, "no worse")])
+def test_items_that_are_all_equal_need_be_as_many_as_would_have_shown_a_loss(items: int, verdict: str) -> None:
+    """0.98^183 is the first power below 2.5 %: so many items show it if one in fifty is lost."""
+    flags = [number % 2 == 0 for number in range(items)]
+    for found in (
+        compare_losses("s", losses(items, 5.0), losses(items, 5.0), 0.02, 0),
+        compare_shares("s", "accuracy", flags, flags, 0.02),
+    ):
+        assert (found.difference, found.verdict) == (0.0, verdict)
+        assert found.smallest_detectable is None
+        assert found.power == pytest.approx(0.0 if items == 5 else 0.95, abs=0.05)  # never sure of what it has not seen
+
+
+@pytest.mark.parametrize(("changed", "verdict"), [(29, "cannot tell"), (30, "no worse")])
+def test_a_mean_of_many_that_differ_is_taken_at_its_word(changed: int, verdict: str) -> None:
+    new = losses(60, 5.0)
+    for number in range(changed):
+        new[number] = ItemLoss(id=f"q{number}", nats=5.0 + (-1) ** number / 500, tokens=1)
+    assert compare_losses("s", losses(60, 5.0), new, 0.02, 0).verdict == verdict
+    rounded = losses(60, 5.00001)  # what another batch makes of the same model is no difference
+    assert compare_losses("s", losses(60, 5.0), rounded, 0.02, 0).verdict == "cannot tell"
 
 
 def test_figures_asked_for_differently_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,14 +127,28 @@ def test_figures_asked_for_differently_are_left_out(tmp_path: Path, capsys: pyte
     for run, protocol in zip(runs, ("lm-eval", "chat"), strict=True):
         file = run.scores("choices", "tuned")
         write_json(file, read_json(file) | {"asked": {"choice_accuracy": protocol}})
-    assert main(["compare", *(str(run.root) for run in runs), "--suite", "choices", "--json"]) == 0
-    shown = capsys.readouterr()
-    (found,) = json.loads(shown.out)
+    words = ["compare", *(str(run.root) for run in runs), "--suite", "choices"]
+    assert main([*words, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
     assert [one["metric"] for one in found["others"]] == ["heldout_loss"]
-    assert "choices: choice_accuracy is left out: asked for by lm-eval and chat" in " ".join(shown.err.split())
+    assert found["note"] == "choice_accuracy is left out: asked for by lm-eval and chat"
+    assert main(words) == 0
+    assert f"choices, accuracy: {found['note']}" in capsys.readouterr().out
     write_json(runs[1].scores("choices", "tuned"), [])
     assert main(["compare", *(str(run.root) for run in runs)]) == 2
     assert "not the scores of a suite" in capsys.readouterr().err
+
+
+def test_settings_that_were_not_the_same_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make_run(tmp_path / name, 20) for name in "abc"]
+    file = runs[1].scores("choices", "tuned")
+    write_json(file, read_json(file) | {"dtype": "bfloat16", "max_new_tokens": 64})
+    words = ["compare", *(str(run.root) for run in runs), "--suite", "choices"]
+    assert main([*words, "--json"]) == 0
+    notes = [one["note"] for one in json.loads(capsys.readouterr().out)]
+    assert notes == ["dtype was float32 and bfloat16; max_new_tokens was not recorded and 64", ""]
+    assert main(words) == 0
+    assert f"{runs[1].root}: choices, accuracy: {notes[0]}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -172,11 +215,13 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_the_verdict_of_the_interval() -> None:
-    assert judge(0.01, 0.05, 0.02) == "better"
+    assert judge(0.01, 0.05, 0.02, enough=False) == "better"
     assert judge(0.01, 0.05, 0.02, shown=False) == "no worse"
     assert judge(-0.015, 0.05, 0.02) == "no worse"
+    assert judge(-0.015, 0.05, 0.02, enough=False) == "cannot tell"
     assert judge(-0.02, 0.05, 0.02) == "cannot tell"
-    assert judge(-0.015, -0.005, 0.02) == "worse"  # surely, though by little
+    assert judge(-0.015, -0.005, 0.02, enough=False) == "worse"  # surely, though by little
+    assert (would_show(183, 0, 0.02), would_show(182, 0, 0.02), would_show(200, 1, 0.02)) == (True, False, False)
     many = compare_shares("s", "accuracy", [True, False] * 3000, [True, False] * 3000, 0.02)
     assert (many.verdict, many.margin) == ("no worse", 0.02)
 

@@ -98,6 +98,23 @@ def test_a_random_answerer_agrees_by_chance(renderer: Renderer) -> None:
     assert rows != sample_replies(generator, renderer, examples, prompts, Drawing(4, 1.0, 8, 1))
 
 
+@pytest.mark.parametrize("task", ["choice", "qa"])
+def test_a_prompt_without_room_agrees_with_nothing_and_it_is_said(
+    task: str, renderer: Renderer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = Drawer(renderer.tokenizer, lambda _: "Yes.", context=8)
+    generator.replies = ("Yes.",)
+    rows = sample_replies(
+        generator, renderer, [question(n, task) for n in range(3)], [(5,) * 7, (5,) * 8, (5,)], Drawing(2, 1.0, 8, 0)
+    )
+    assert (generator.drawn, [row.id for row in rows]) == (4, ["q0", "q1", "q2"])
+    assert rows[1].texts == rows[1].answers == ("", "")
+    assert rows[1].outcomes == (Outcome.TRUNCATED, Outcome.TRUNCATED)
+    metric = agreement_metrics(rows, task, 0)["self_agreement"]
+    assert (metric.value, metric.n) == (pytest.approx(2 / 3), 3)
+    assert "1 of 3 prompts fill the model's 8 tokens: no reply is possible" in " ".join(capsys.readouterr().err.split())
+
+
 def test_drawn_replies_hang_on_their_seed_alone() -> None:
     model = tiny_mistral(0, vocab_size=97, max_position_embeddings=64, initializer_range=0.5)
     prompts = [[5, 9, 11], [7], [5, 9, 11], [40, 41, 42, 43]]
@@ -156,6 +173,7 @@ def test_both_reach_the_scores_and_the_comparison(tmp_path: Path, renderer: Rend
         for which in ("base", "tuned")
     }
     asked = {suite: read_json(run.scores(suite, "tuned"))["asked"] for suite in ("choices", "free")}
+    assert read_json(run.scores("free", "tuned"))["max_new_tokens"] == 40
     assert asked["choices"] == {"choice_accuracy": "lm-eval", "self_agreement": "temperature 0.7"}
     assert asked["free"] == {"self_agreement": "temperature 0.7", "unsupported_nli": "mine"}
     assert scores["choices", "tuned"]["self_agreement"].value == 1

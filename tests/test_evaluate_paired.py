@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from medmind.evaluate.compare import PRIMARY
+from medmind.evaluate.differences import judge, would_show
 from medmind.evaluate.metrics.intervals import mean, ratio, share, wilson
-from medmind.evaluate.metrics.paired import mid_p, newcombe, power, smallest_detectable
+from medmind.evaluate.metrics.paired import binomial, mid_p, newcombe, power, smallest_detectable, unnoticed
 from medmind.prompts.tasks.known import TASKS
 
 
@@ -66,6 +67,31 @@ def test_without_discordance_nothing_can_be_detected() -> None:
     assert smallest_detectable(10, 0.1) is None
     assert 0 < power(100, 0.0, 0.05) < 1
     assert power(100, 1.0, 1.0) == 1.0
+
+
+def test_what_goes_unnoticed_as_published() -> None:
+    # Hanley, Lippman-Hand, JAMA 249 (1983) 1743, the rule of three: none of 300 lets 1 % be lost, at 95 %.
+    assert unnoticed(300, 0, 0.01) == pytest.approx(0.05, abs=2e-3)
+    # Clopper and Pearson's upper bounds (one-sided 97.5 %): 1 of 10 44.50 %, 2 of 50 13.71 %.
+    assert unnoticed(10, 1, 0.4450) == pytest.approx(0.025, abs=1e-4)
+    assert unnoticed(50, 2, 0.1371) == pytest.approx(0.025, abs=1e-4)
+    assert unnoticed(5, 0, 1.0) == unnoticed(5, 0, 2.0) == 0.0  # a margin in nats may be more than one
+
+
+@pytest.mark.parametrize("n", [100, 200, 300])
+def test_no_worse_is_seldom_said_of_what_is_worse_by_the_margin(n: int) -> None:
+    """Every table that so many items can make, at 2 points truly lost: said of 1 in 26 at most (2.5 % is meant)."""
+    for changes in (0.02, 0.03, 0.06):
+        wrong = 0.0
+        for changed, weight in enumerate(binomial(n, changes)[:30]):
+            lost_share = (changes + 0.02) / 2 / changes
+            for lost, chance in enumerate(binomial(changed, lost_share)):
+                gained, same = changed - lost, n - changed
+                low, high = newcombe(same // 2, gained, lost, same - same // 2)
+                enough = would_show(n, max(lost - gained, 0), 0.02)
+                said = judge(low, high, 0.02, shown=False, enough=enough)
+                wrong += float(weight * chance) * (said == "no worse")
+        assert wrong < 0.039
 
 
 def test_share_mean_and_ratio_carry_their_n() -> None:

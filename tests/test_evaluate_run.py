@@ -217,6 +217,7 @@ def test_verdicts_of_losses() -> None:
     # sd .5 nats a token over 40 items: a standard error of .079, and 2.8 of them to be seen with 80 %.
     assert unclear.smallest_detectable == pytest.approx(2.8016 * 0.0791, rel=0.05)
     assert 0.05 < unclear.power < 0.15
-    assert compare_losses("s", base, base, 0.02, seed=0).verdict == "no worse"  # by more than the margin
+    assert compare_losses("s", base, base, 0.02, seed=0).verdict == "cannot tell"  # forty items, so wide a margin:
+    assert compare_losses("s", base, base, 0.1, seed=0).verdict == "no worse"
     with pytest.raises(DataError, match="same items"):
         compare_losses("s", base, base[1:], 0.02, seed=0)

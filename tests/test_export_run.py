@@ -91,11 +91,13 @@ def test_what_is_finished_and_unchanged_is_kept(run: Export, rundir: RunDir) -> 
     whole = rundir.gguf("f16").read_bytes()
     rundir.gguf("f16").write_bytes(whole[:-1000] + bytes(1000))
     rundir.parity.unlink()
-    (rundir.export / ".model-q4_k_m.gguf.new").write_bytes(b"of a killed run")
+    left = rundir.export / ".model-q4_k_m.gguf.new"
+    left.mkdir()
+    (left / "new").write_bytes(b"of a killed run")
     run(gguf=["f16", "q4_k_m"])
     assert [path.stat().st_mtime_ns for path in kept] == before
     assert rundir.gguf("f16").read_bytes() == whole, "a damaged file is written again, even if its header is sound"
-    assert rundir.parity.exists()
+    assert rundir.parity.exists() and not left.exists()
     (rundir.merged / "config.json").write_text("{}")
     run(gguf=["f16", "q4_k_m"])
     assert json.loads((rundir.merged / "config.json").read_text())["vocab_size"] == 8192

@@ -200,7 +200,7 @@ def test_killed_midway_nothing_lies_under_the_final_name_and_the_next_one_cleans
     out, half = tmp_path / "made", tmp_path / ".made.new"
     process = subprocess.Popen([sys.executable, "-c", MAKE, str(out)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
-    while not list(half.glob("*.safetensors")) and time.monotonic() < deadline:
+    while not list(half.rglob("*.safetensors")) and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()

@@ -1,6 +1,6 @@
 """Another server as an engine: every API passed on in streams, what it cannot is said, leaving frees it too."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -86,6 +86,29 @@ def test_limits_heat_and_stops_are_passed_on(far: tuple[Fake, str], ending: str)
     assert (cut["message"]["content"], cut["finish_reason"]) == ("Rhinitis is swelling of the", "stop")
 
 
+class Deaf(Served):
+    """Writes on, whatever was asked."""
+
+    def limit(self, prompt: Sequence[int], *asked: int | None) -> int:
+        return 100
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_server_that_does_not_stop_is_stopped(ending: str) -> None:
+    fake = Fake("far", lambda _: "word " * 200)
+    fake.served = Deaf(**vars(fake.served))
+    with listening(fake) as there:
+        _, app = near(there + ending)
+        before = fake.engine.counts["new_tokens"]
+        with serving(app) as url:
+            found = post(url, "/v1/chat/completions", model="far", messages=QUESTION, max_tokens=5).json()
+            until(lambda: fake.engine.busy == 0)
+    assert (found["choices"][0]["finish_reason"], found["usage"]["completion_tokens"]) == ("length", 5)
+    tokenizer = RENDERER.tokenizer
+    assert found["choices"][0]["message"]["content"] == tokenizer.decode(tokenizer.encode("word " * 9)[:5]).strip()
+    assert fake.engine.counts["new_tokens"] - before < 60, "it was left, not waited for"
+
+
 def test_plain_text_goes_where_ids_are_taken_and_what_cannot_be_is_said(far: tuple[Fake, str]) -> None:
     _, there = far
     for ending in ENDINGS:
@@ -143,7 +166,7 @@ def test_what_is_no_text_is_no_answer(said: str, monkeypatch: pytest.MonkeyPatch
     )
     decoder = EndpointDecoder.__new__(EndpointDecoder)
     decoder._ollama, decoder._streams, decoder._news = False, {3: stream}, SimpleQueue()
-    decoder._listen(3, stream)
+    decoder._listen(3, stream, 9)
     (step,) = decoder.step()
     assert (step.text, step.fault) == ("", GONE)
 

@@ -4,6 +4,7 @@ import asyncio
 import random
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -123,6 +124,35 @@ def test_a_broken_model_is_said_and_opened_again() -> None:
         assert httpx.get(f"{url}/health").status_code == 200
 
 
+def test_the_model_that_broke_is_gone_before_the_next_is_opened() -> None:
+    """Or a model that fills the memory could never be opened again."""
+    fake = Fake()
+    opened, first = fake.engine._open, weakref.ref(fake.decoders.pop())
+    there: list[bool] = []
+    fake.engine._open = lambda: (there.append(first() is not None), opened())[1]
+
+    async def ask() -> None:
+        (ticket,) = fake.engine.submit([Work((5,), 9)])
+        with pytest.raises(EngineBroken):
+            async for _ in follow(ticket):
+                pass
+
+    first().fault = "out of memory"  # type: ignore[union-attr]
+    asyncio.run(ask())
+    until(lambda: bool(fake.decoders))
+    assert there == [False]
+    fake.engine.close()
+
+
+def test_a_reply_that_met_its_stop_text_keeps_no_slot() -> None:
+    fake = Fake(write=lambda text: "one STOP " + LONG, slots=1)
+    with listening(fake) as url:
+        found = post(url, "/v1/completions", model="fake", prompt=["a"] * 3, stop=["STOP"], max_tokens=100).json()
+    assert [choice["text"] for choice in found["choices"]] == ["one "] * 3
+    assert fake.engine.counts["steps"] < 30
+    assert (fake.engine.counts["finished"], fake.engine.counts["cancelled"]) == (3, 0)
+
+
 def test_vectors_come_one_a_turn_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = Fake(queue=1)
     asked, embed = [], fake.decoder.embed
@@ -163,7 +193,10 @@ def test_a_model_that_stays_broken_is_given_up() -> None:
             fake.decoder.fault = "broken"
             assert post(url, "/v1/chat/completions", model="fake", messages=QUESTION).status_code == 503
             time.sleep(0.05)
-        assert post(url, "/v1/chat/completions", model="fake", messages=QUESTION).status_code == 503
+        found = post(url, "/v1/chat/completions", model="fake", messages=QUESTION)
+        assert (found.status_code, found.json()["error"]["code"]) == (503, "engine_gone")
+        assert "must be started again" in found.json()["error"]["message"]
+        assert "retry-after" not in found.headers, "it will not be there later"
         assert httpx.get(f"{url}/health").status_code == 503
 
 
@@ -189,6 +222,28 @@ def test_health_needs_a_token_not_a_promise() -> None:
         fake.engine.last_step -= 100
         assert httpx.get(f"{url}/health").status_code == 503
         fake.engine._active.clear()
+
+
+def test_health_asks_for_a_token_only_when_none_was_written_and_not_again_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    async def write(engine: Any, token: int) -> bool:
+        asked.append(token)
+        return False
+
+    monkeypatch.setattr("medmind.serve.beside.writes", write)
+    fake = Fake()
+    with listening(fake) as url:
+        assert [httpx.get(f"{url}/health").status_code for _ in range(3)] == [503] * 3
+        assert len(asked) == 1
+        post(url, "/v1/chat/completions", model="fake", messages=QUESTION)
+        assert httpx.get(f"{url}/health").status_code == 200
+        fake.engine.wrote_at -= 100
+        monkeypatch.setattr("medmind.serve.beside.FRESH", 0.0)
+        assert httpx.get(f"{url}/health").status_code == 503
+        assert len(asked) == 2
 
 
 def test_an_answer_that_takes_too_long_ends() -> None:

@@ -96,6 +96,10 @@ def test_a_key_is_demanded_beyond_this_machine(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("MEDMIND_API_KEY", "short")
     with pytest.raises(UsageError, match="fewer than 16"):
         demand_key(ServeConfig(host="0.0.0.0"))
+    for odd in ("ключ" * 9, f"{KEY} ", f"{KEY}\n", f"{KEY}\x7f"):
+        monkeypatch.setenv("MEDMIND_API_KEY", odd)
+        with pytest.raises(UsageError, match="no header can carry"):
+            demand_key(ServeConfig(host="0.0.0.0"))
     monkeypatch.setenv("MEDMIND_API_KEY", KEY)
     assert demand_key(ServeConfig(host="0.0.0.0")) == digest_of(KEY)
     assert "MEDMIND_API_KEY" not in os.environ

@@ -101,19 +101,6 @@ def test_base_and_tuned_share_their_weights(wide_model: Path, wide_adapter: Path
     assert len(opened) == 1
 
 
-@pytest.fixture(scope="module")
-def gguf_file(wide_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from medmind.export import gguf
-    from medmind.export.merge import merge
-    from medmind.export.metadata import Facts
-
-    pytest.importorskip("cyllama")
-    folder = tmp_path_factory.mktemp("export")
-    merge(describe_folder(wide_model), wide_model, folder / "merged")
-    gguf.write(folder / "merged", folder / "model.gguf", "f32", Facts("tiny", "MIT", "nano", ""))
-    return folder / "model.gguf"
-
-
 def test_llamacpp_side_by_side_says_what_it_says_alone(gguf_file: Path) -> None:
     from medmind.infer.llamacpp import LlamaCppGenerator
 

@@ -1,5 +1,7 @@
 """A conversation in a file: only where the user says, and readable by nobody else."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,15 +23,26 @@ def save(path: Path, saved: Saved) -> None:
     """Over an older conversation, but over no other file."""
     if path.exists():
         load(path)
-    path.touch(mode=0o600)
-    write_json(path, saved.model_dump(mode="json"))
-    path.chmod(0o600)
+    before = os.umask(0o077)  # from its first moment on
+    try:
+        write_json(path, saved.model_dump(mode="json"))
+    finally:
+        os.umask(before)
 
 
 def load(path: Path) -> Saved:
     if not path.is_file():
         raise UsageError("no such file", where=str(path))
     try:
-        return Saved.model_validate(read_json(path))
+        saved = Saved.model_validate(read_json(path))
     except ValidationError:
-        raise DataError("not a conversation that medmind chat saved", where=str(path)) from None
+        saved = None
+    if saved is None or not all(map(in_turn, saved.turns.values())):
+        raise DataError("not a conversation that medmind chat saved", where=str(path))
+    return saved
+
+
+def in_turn(turns: Sequence[Message]) -> bool:
+    """Question and answer, and again."""
+    roles = [message.role for message in turns]
+    return roles == ["user", "assistant"] * (len(roles) // 2)

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from medmind.chat.saved import Saved, load, save
@@ -38,13 +39,16 @@ class Chat:
         interactive: bool,
         additions: Additions | None = None,
         markdown: bool = False,
+        hearer: str = "",
     ) -> None:
+        """`hearer` is the address of the server that hears what is said, if it is one."""
         self._all = list(speakers)
         self._speakers = list(speakers)
         self._samples = list(samples)
         self._interactive = interactive
         self._additions = additions or Additions()
         self._screen = Screen(markdown)
+        self._place = f"what you say goes to {hearer}" if hearer else "nothing leaves this machine"
         self._last = ""
         self._commands: dict[str, Callable[[str], None]] = {
             "help": self.help,
@@ -62,7 +66,7 @@ class Chat:
     def run(self) -> None:
         if self._interactive:
             self.show_samples()
-            say("Ask, or /help. Not medical advice; nothing leaves this machine, and nothing is kept.", style="dim")
+            say(f"Ask, or /help. Not medical advice; {self._place}, and nothing is kept here.", style="dim")
         while (line := self.read_line()) is not None:
             if line == "/quit":
                 return
@@ -128,7 +132,8 @@ class Chat:
 
     def answer(self, speaker: Speaker, question: str) -> None:
         label = speaker.name if self._interactive or len(self._speakers) > 1 else ""
-        self._screen.show(label, speaker.stream(question))
+        with closing(speaker.stream(question)) as pieces:
+            self._screen.show(label, pieces)
         if not speaker.reply.stopped:
             say(f"({speaker.name}: cut after {speaker.reply.tokens} tokens)", style="dim")
 
@@ -148,7 +153,7 @@ class Chat:
     def toggle(self, _: str) -> None:
         """Base beside tuned, or tuned alone; a new conversation, since the two must have heard the same."""
         if len(self._all) == 1:
-            raise UsageError("there is only the base model here", todo="chat with a run to compare")
+            raise UsageError("there is only one model here", todo="chat with a run or an adapter to compare")
         self._speakers = self._all if len(self._speakers) == 1 else self._all[-1:]
         say(f"now answering: {' and '.join(speaker.name for speaker in self._speakers)}", style="dim")
         self.clear()

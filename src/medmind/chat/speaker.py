@@ -1,11 +1,13 @@
 """One model and its own side of a conversation: what it has heard, what still fits, and its reply as it comes."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
+from medmind.core.errors import EnvironmentFault
 from medmind.core.log import say
-from medmind.core.protocols import Streamer
 from medmind.core.types import Message
+from medmind.infer.decoder import Decoder, Work, write_alone
+from medmind.infer.limits import reply_limit
 from medmind.prompts.chat import Renderer
 from medmind.serve.text import Pipe
 
@@ -20,25 +22,33 @@ class Reply:
 
 
 class Speaker:
-    def __init__(self, name: str, engine: Streamer, renderer: Renderer, system: str, max_new_tokens: int) -> None:
+    """`decoder` has one slot, `voice` is whose of the models in it."""
+
+    def __init__(
+        self, name: str, decoder: Decoder, renderer: Renderer, system: str, max_new_tokens: int, voice: str = ""
+    ) -> None:
         self.name = name
         self.system = system
         self.turns: list[Message] = []
-        self._engine = engine
+        self._decoder, self._voice = decoder, voice
         self._renderer = renderer
         self._max_new_tokens = max_new_tokens
         self.reply = Reply()
 
-    def stream(self, question: str) -> Iterator[str]:
+    def stream(self, question: str) -> Generator[str]:
         """The reply in pieces of whole characters; `reply` holds all of it that has come."""
         prompt = self.fit(question)
+        limit = reply_limit(self._decoder.context, prompt, self._max_new_tokens)
+        stops, heard = frozenset(self._renderer.stop_ids), tuple(self.conversation(question))
+        work = Work(prompt, limit, stops, voice=self._voice, messages=heard)
         pipe, self.reply = Pipe(self._renderer.tokenizer, (), trim=True), Reply()
-        for token in self._engine.stream(prompt, self._max_new_tokens):
-            if token in self._renderer.stop_ids:
-                self.reply.stopped = True
-                break
-            self.reply.tokens += 1
-            yield from self._grow(pipe.feed(token))
+        for step in write_alone(self._decoder, work):
+            if step.fault:
+                raise EnvironmentFault(step.fault, todo="see to that server, then ask again")
+            self.reply.stopped = step.end == "stop"
+            said = step.new is not None and step.new.token not in stops
+            self.reply.tokens += said or bool(step.text)
+            yield from self._grow(pipe.feed(step.new.token) if step.new and said else pipe.feed_text(step.text))
         yield from self._grow(pipe.close())
 
     def _grow(self, piece: str) -> Iterator[str]:
@@ -48,7 +58,7 @@ class Speaker:
 
     def fit(self, question: str) -> tuple[int, ...]:
         """The prompt; drops the oldest turns, and says how much, when no room for a reply would be left."""
-        context = self._engine.context
+        context = self._decoder.context
         room = min(self._max_new_tokens, context // 2)
         prompt = whole = self.prompt(question)
         dropped = 0
@@ -62,13 +72,16 @@ class Speaker:
             say(f"({self.name}: the oldest {turns}, {lost} tokens, no longer fit {context} tokens and are dropped)")
         return prompt
 
-    def prompt(self, question: str) -> tuple[int, ...]:
+    def conversation(self, question: str) -> list[Message]:
         system = [Message(role="system", text=self.system)] if self.system else []
-        return self._renderer.prompt([*system, *self.turns, Message(role="user", text=question)])
+        return [*system, *self.turns, Message(role="user", text=question)]
+
+    def prompt(self, question: str) -> tuple[int, ...]:
+        return self._renderer.prompt(self.conversation(question))
 
     def room(self) -> str:
         """How full the context is."""
-        return f"{len(self.turns) // 2} turns, {len(self.prompt(''))} of {self._engine.context} tokens"
+        return f"{len(self.turns) // 2} turns, {len(self.prompt(''))} of {self._decoder.context} tokens"
 
     def remember(self, question: str) -> None:
         """The question and what was replied to it, as the model said it."""

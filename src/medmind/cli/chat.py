@@ -1,7 +1,8 @@
-"""`medmind chat`: talk to what a run trained, beside its base, or to a base model alone."""
+"""`medmind chat`: talk to what a run trained, beside its base, or to any other model, here or behind a URL."""
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,44 +11,48 @@ from pathlib import Path
 from medmind.chat.samples import read_samples
 from medmind.chat.session import Chat
 from medmind.chat.speaker import Speaker
-from medmind.cli.common import add_sets, open_run
-from medmind.core.errors import UsageError
+from medmind.cli.common import add_sets
+from medmind.cli.foreign import ADAPTER
+from medmind.cli.targets import ENDPOINT_KEY, TARGET, Target, opened
 from medmind.core.log import say
-from medmind.core.offline import keep_quiet
-from medmind.core.rundir import RunDir
-from medmind.models.catalog import find_model, names_a_model
-from medmind.recipe.load import load_recipe
-from medmind.recipe.schema import Recipe
+from medmind.infer.decoder import Decoder
+from medmind.models.spec import ModelSpec
+from medmind.prompts.chat import Renderer
 
 HELP = "talk to what was trained, beside its base"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="TARGET", help="a run directory, a recipe that has run, or a model's name")
+    parser.add_argument("target", metavar="TARGET", help=TARGET)
     add_sets(parser)
     parser.add_argument("--whole", action="store_true", help="all of stdin is one question, not every line one")
     parser.add_argument("--history", type=Path, metavar="FILE", help="keep what you type there; otherwise nowhere")
-    parser.set_defaults(out=None)
 
 
 def run(args: argparse.Namespace) -> int:
-    recipe, rundir = open_target(args)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # what is not UTF-8 is said where it is asked
     interactive = sys.stdin.isatty() and not args.whole
-    chat = Chat(
-        open_speakers(recipe, rundir),
+    with opened([args.target], args.sets) as (target,):
+        chat = open_chat(target, interactive)
+        if args.whole:
+            chat.ask(sys.stdin.read().strip())
+            return 0
+        with history(args.history if interactive else None):
+            chat.run()
+    return 0
+
+
+def open_chat(target: Target, interactive: bool) -> Chat:
+    recipe, rundir = target.recipe, target.rundir
+    return Chat(
+        open_speakers(target),
         read_samples(rundir, recipe.data.task, recipe.seed),
         interactive,
         recipe.serve.additions(recipe.data.task if rundir else ""),
         markdown=sys.stdout.isatty(),
+        hearer=target.url.partition("#")[0],
     )
-    if args.whole:
-        chat.ask(sys.stdin.read().strip())
-        return 0
-    with history(args.history if interactive else None):
-        chat.run()
-    return 0
 
 
 @contextmanager
@@ -66,32 +71,42 @@ def history(file: Path | None) -> Iterator[None]:
             file.chmod(0o600)
 
 
-def open_target(args: argparse.Namespace) -> tuple[Recipe, RunDir | None]:
-    """The settings and, unless a base model is named, the run, which must have finished training."""
-    if names_a_model(args.target):
-        recipe = load_recipe("base", [*args.sets, f"model={args.target}"])
-        keep_quiet(allow_hub=not find_model(recipe.model).local)
-        return recipe, None
-    recipe, rundir = open_run(args)
-    if "train" not in rundir.read_manifest().get("stages", {}):
-        raise UsageError(
-            "this run has not finished training",
-            where=str(rundir.root),
-            todo=f"medmind run {args.target} starts it or takes it up where it stopped; "
-            f"medmind chat {recipe.model} talks to the base model",
-        )
-    return recipe, rundir
+def open_speakers(target: Target) -> list[Speaker]:
+    """Whoever answers: what was trained, beside its base where that is here too."""
+    from medmind.recipe.stages import open_model
 
-
-def open_speakers(recipe: Recipe, rundir: RunDir | None) -> list[Speaker]:
-    from medmind.infer.open import open_generator
-    from medmind.recipe.stages import open_model, trained_folder
-
+    recipe = target.recipe
     spec, renderer = open_model(recipe)
-    trained = {"base": None} | ({"tuned": trained_folder(recipe, rundir)} if rundir else {})
-    speakers = []
-    for name, folder in trained.items():
-        say(f"loading {spec.id}, {name}")
-        generator = open_generator(spec, folder, renderer, batch_size=1)
-        speakers.append(Speaker(name, generator, renderer, recipe.data.system_prompt, recipe.evaluate.max_new_tokens))
-    return speakers
+    context, prompt, limit = recipe.serve.context, recipe.data.system_prompt, recipe.evaluate.max_new_tokens
+    found = []
+    for name, decoder, voice in decoders(target, spec, renderer, context):
+        found.append(Speaker(name, decoder, renderer, prompt, limit, voice))
+    return found
+
+
+def decoders(target: Target, spec: ModelSpec, renderer: Renderer, context: int) -> Iterator[tuple[str, Decoder, str]]:
+    """By name, each with its voice: the engines of `medmind serve`, with one slot."""
+    if target.url:
+        from medmind.infer.decode_endpoint import EndpointDecoder
+        from medmind.infer.endpoint import open_endpoint
+
+        address, _, name = target.url.partition("#")
+        key = os.environ.pop(ENDPOINT_KEY, "")
+        endpoint = open_endpoint(address, name, renderer.tokenizer, spec.context, key=key)
+        yield endpoint.server.model, EndpointDecoder(endpoint, 1, context), ""
+    elif target.gguf and (target.trained is None or target.recipe.serve.engine == "llama.cpp"):
+        from medmind.infer.decode_llamacpp import LlamaCppDecoder
+
+        say(f"loading {target.gguf}")
+        decoder = LlamaCppDecoder(target.gguf, 1, context, tokenizer=renderer.tokenizer)
+        yield "tuned" if target.rundir else target.name, decoder, ""
+    else:
+        from medmind.infer.decode_hf import BASE, open_hf
+
+        say(f"loading {spec.id}")
+        adapter = target.trained is not None and (target.trained / ADAPTER).is_file()
+        tuned = open_hf(spec, [target.trained], 1, context) if target.trained else None
+        if str(target.trained) != spec.source:
+            yield "base", tuned if tuned and adapter else open_hf(spec, [], 1, context), BASE if adapter else ""
+        if tuned:
+            yield "tuned", tuned, ""

@@ -84,7 +84,7 @@ def show(found: "list[tuple[str, Comparison]]") -> None:
             if name and figure is one and smallest is not None:
                 print(f"{one.suite or name}: {one.n} items show a difference of {smallest:.3f} four times in five")
             if figure.note:
-                print(f"{one.suite}, {figure.metric}: {figure.note}")
+                print(f"{name}: {one.suite}, {figure.metric}: {figure.note}")
 
 
 def cells(name: str, one: "Comparison") -> tuple[str, ...]:

@@ -2,22 +2,18 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 
 from medmind.cli.common import add_sets
-from medmind.cli.targets import open_targets, read_target
+from medmind.cli.targets import TARGET, Target, open_targets, opened
 from medmind.core.log import say
-from medmind.core.offline import keep_quiet
-from medmind.models.catalog import find_model
 
 HELP = "answer through the APIs of OpenAI and Ollama, on this machine"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = (
-        "a run directory, a recipe that has run, an adapter or checkpoint folder, a GGUF file, a model's name, or URL"
-    )
-    parser.add_argument("targets", metavar="TARGET", nargs="+", help=what)
+    parser.add_argument("targets", metavar="TARGET", nargs="+", help=TARGET)
     parser.add_argument("--port", type=int, metavar="N", help="the same as --set serve.port=N")
     add_sets(parser)
 
@@ -25,9 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.port is not None:
         args.sets.append(f"serve.port={json.dumps(args.port)}")
-    targets = [read_target(text, args.sets) for text in args.targets]
-    keep_quiet(allow_hub=not all(find_model(target.recipe.model).local for target in targets))
+    with opened(args.targets, args.sets) as targets:
+        return answer(targets)
 
+
+def answer(targets: Sequence[Target]) -> int:
+    """Until Ctrl-C."""
     from medmind.serve.run import demand_key, open_door, serve
     from medmind.serve.served import Index
 

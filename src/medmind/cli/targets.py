@@ -1,18 +1,32 @@
-"""What a TARGET of `medmind serve` names, and the models that are opened for several of them."""
+"""What a TARGET of `medmind serve` or `medmind chat` names, and the models that are opened for several of them."""
 
 import importlib.util
 import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from medmind.cli.foreign import (
+    ADAPTER,
+    WHOSE,
+    base_of,
+    based_on,
+    check_named,
+    is_bundle,
+    is_url,
+    laid_out,
+    read_bundle,
+    says_model,
+    settle_hub,
+)
 from medmind.core.errors import UsageError
-from medmind.core.jsonl import read_json
 from medmind.core.log import say
+from medmind.core.offline import is_kept_home
 from medmind.core.rundir import RunDir
 from medmind.models.catalog import names_a_model
 from medmind.recipe.load import load_recipe, run_directory
@@ -23,10 +37,12 @@ if TYPE_CHECKING:
     from medmind.serve.open import Speaker
     from medmind.serve.served import Served
 
+TARGET = (
+    "a run directory, a recipe that has run, a bundle, an adapter or checkpoint folder, a GGUF file, a model's name, "
+    "or the URL of a server"
+)
 ENDPOINT_KEY = "MEDMIND_ENDPOINT_KEY"
 """The environment variable with the key of a server that is passed on; MEDMIND_API_KEY is this server's own."""
-ADAPTER = "adapter_config.json"
-WHOSE = "say whose tokenizer and chat format it has: --set model=NAME"
 
 
 @dataclass(frozen=True)
@@ -42,27 +58,42 @@ class Target:
     url: str = ""
 
 
+@contextmanager
+def opened(texts: Sequence[str], sets: Sequence[str]) -> Iterator[list[Target]]:
+    """What the command line names, while the block lasts."""
+    settle_hub(texts, sets)
+    with laid_out(texts) as places:
+        if not is_kept_home():
+            check_named(places, sets)
+        yield [read_target(place, sets) for place in places]
+
+
 def read_target(text: str, sets: Sequence[str]) -> Target:
     path = Path(text)
-    if text.startswith(("http://", "https://")):
+    if is_url(text):
         if not says_model(sets):
             raise UsageError("an endpoint does not tell which model it has", where=text, todo=WHOSE)
         return Target(load_recipe("base", sets), url=text)
     if path.suffix == ".gguf":
         return read_gguf(path, sets)
+    if is_bundle(path):
+        recipe, trained, gguf = read_bundle(path, sets)
+        served = exported(recipe, gguf) if trained else gguf
+        return Target(recipe, recipe.name, RunDir(path), trained, served)
     if (path / ADAPTER).is_file():
-        base = read_json(path / ADAPTER).get("base_model_name_or_path") or ""
-        return Target(based_on(str(base), sets, text), path.absolute().name, trained=path)
+        return Target(based_on(base_of(path), sets, text), path.absolute().name, trained=path)
     if names_a_model(text):
         return Target(load_recipe("base", [*sets, f"model={json.dumps(text)}"]))
     recipe = load_recipe(text, sets)
     rundir = RunDir(run_directory(text) or Path("runs") / recipe.name)
     if "train" not in rundir.read_manifest().get("stages", {}):
         raise UsageError(
-            "this run has not finished training", where=str(rundir.root), todo=f"medmind run {text} takes it up"
+            "this run has not finished training",
+            where=str(rundir.root),
+            todo=f"medmind run {text} starts it or takes it up where it stopped; {recipe.model} is the base model",
         )
     trained = rundir.model if recipe.train.method == "full" else rundir.adapter
-    return Target(recipe, recipe.name, rundir, trained, exported(recipe, rundir))
+    return Target(recipe, recipe.name, rundir, trained, exported(recipe, rundir.gguf(recipe.export.modelfile_from)))
 
 
 def read_gguf(path: Path, sets: Sequence[str]) -> Target:
@@ -70,7 +101,7 @@ def read_gguf(path: Path, sets: Sequence[str]) -> Target:
     rundir = RunDir(path.absolute().parent.parent)
     if not path.is_file():
         raise UsageError("no such file", where=str(path))
-    if rundir.recipe.is_file() and rundir.export == path.absolute().parent:
+    if rundir.recipe.is_file() and rundir.export == path.absolute().parent and not is_bundle(rundir.root):
         recipe = load_recipe(str(rundir.root), sets)
         return Target(recipe, recipe.name, rundir, gguf=path)
     from medmind.export.header import read_tensors
@@ -79,27 +110,15 @@ def read_gguf(path: Path, sets: Sequence[str]) -> Target:
     return Target(based_on("", sets, str(path)), path.stem, gguf=path)
 
 
-def based_on(model: str, sets: Sequence[str], where: str) -> Recipe:
-    """The settings for a model without a run; `--set model=` has the last word."""
-    if not says_model(sets):
-        if not names_a_model(model):
-            raise UsageError("it does not tell what it was made from, or that is not here", where=where, todo=WHOSE)
-        sets = [*sets, f"model={json.dumps(model)}"]
-    return load_recipe("base", sets)
-
-
-def says_model(sets: Sequence[str]) -> bool:
-    return any(one.partition("=")[0].strip() == "model" for one in sets)
-
-
-def exported(recipe: Recipe, rundir: RunDir) -> Path | None:
+def exported(recipe: Recipe, gguf: Path | None) -> Path | None:
     """The GGUF that is served in the place of the checkpoint."""
-    path = rundir.gguf(recipe.export.modelfile_from)
     wanted = recipe.serve.engine
-    if wanted == "llama.cpp" and not path.is_file():
-        raise UsageError("the run has no such GGUF", where=str(path), todo="run the export stage first")
-    usable = path.is_file() and importlib.util.find_spec("cyllama") is not None
-    return path if wanted == "llama.cpp" or (wanted == "auto" and usable) else None
+    if gguf is None or not gguf.is_file():
+        if wanted == "llama.cpp":
+            raise UsageError("the run has no such GGUF", where=str(gguf or "export"), todo="run the export stage first")
+        return None
+    usable = importlib.util.find_spec("cyllama") is not None
+    return gguf if wanted == "llama.cpp" or (wanted == "auto" and usable) else None
 
 
 def open_targets(targets: Sequence[Target], config: "ServeConfig") -> "list[Served]":

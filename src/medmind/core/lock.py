@@ -1,28 +1,36 @@
-"""One process at a time in a run directory; the system drops the lock when the process ends, however it ends."""
+"""One process at a time in a folder; the system drops the lock when the process ends, however it ends."""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from medmind.core.errors import EnvironmentFault, UsageError
-from medmind.core.rundir import RunDir
+from medmind.core.rundir import LOCK, RunDir
 
 
 @contextmanager
 def locked(rundir: RunDir, todo: str = "wait, or use --out") -> Iterator[None]:
-    rundir.root.mkdir(parents=True, exist_ok=True)
-    with open(rundir.lock, "a+", encoding="utf-8") as file:
+    with alone(rundir.root, "working in this run directory", todo):
+        yield
+
+
+@contextmanager
+def alone(folder: Path, doing: str, todo: str) -> Iterator[None]:
+    """`doing` is what another process that holds the folder is told to be doing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip()
-            what = f"another process{holder and f' ({holder})'} is working in this run directory"
-            raise UsageError(what, where=str(rundir.root), todo=todo) from None
+            what = f"another process{holder and f' ({holder})'} is {doing}"
+            raise UsageError(what, where=str(folder), todo=todo) from None
         except OSError as error:
-            what = f"this file system cannot lock a run directory: {error.strerror}"
-            raise EnvironmentFault(what, where=str(rundir.root), todo="choose a local folder with --out") from None
+            what = f"this file system cannot lock a folder: {error.strerror}"
+            raise EnvironmentFault(what, where=str(folder), todo="choose a local folder with --out") from None
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

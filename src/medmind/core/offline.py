@@ -18,6 +18,16 @@ set_here: set[str] = set()
 """Which of them this process set itself: what the user set stays."""
 
 
+def keep_home() -> None:
+    """As though the user had said so: from here on no `keep_quiet` opens the Hub."""
+    os.environ.update(dict.fromkeys(OFFLINE, "1"))
+    set_here.clear()
+
+
+def is_kept_home() -> bool:
+    return OFFLINE[0] in os.environ and OFFLINE[0] not in set_here
+
+
 def keep_quiet(allow_hub: bool) -> None:
     """Telemetry and update checks off, always; the Hub off too, unless the user named a model or data set there."""
     os.environ.update(SILENT)

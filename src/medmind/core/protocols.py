@@ -1,6 +1,6 @@
 """The few real seams: an interface stands here only where two implementations exist."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from medmind.core.types import Completion, Message
@@ -44,16 +44,6 @@ class Sampler(Protocol):
         progress: Progress | None = None,
     ) -> list[Completion]:
         """Drawn continuations, in the order of the prompts; each hangs on its prompt and its seed alone."""
-        ...
-
-
-class Streamer(Protocol):
-    """A Generator that also writes one reply token by token."""
-
-    context: int
-
-    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[int]:
-        """The ids `generate` would give, as they come; a reply that ended by itself gives the stop id last."""
         ...
 
 

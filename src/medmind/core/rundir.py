@@ -11,6 +11,8 @@ from medmind.core.errors import DataError
 from medmind.core.jsonl import read_json, write_json
 
 SCHEMA_VERSION = 1
+LOCK = ".lock"
+"""Held by whoever works in the folder it lies in."""
 
 
 def sha256_file(path: Path) -> str:
@@ -61,7 +63,7 @@ class RunDir:
 
     @property
     def lock(self) -> Path:
-        return self.root / ".lock"
+        return self.root / LOCK
 
     @property
     def report(self) -> Path:

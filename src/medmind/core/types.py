@@ -105,6 +105,8 @@ class Scores(Record):
     n: int
     dtype: str
     engine: str
+    max_new_tokens: int | None = None
+    """The longest reply allowed; None where none was asked for, or another system wrote them."""
     metrics: dict[str, Metric]
     by_category: dict[str, dict[str, Metric]] = {}
     protocols: dict[str, Metric] = {}

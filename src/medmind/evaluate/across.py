@@ -18,6 +18,8 @@ from medmind.evaluate.elsewhere import judge, read_predictions
 from medmind.evaluate.files import read_items
 from medmind.evaluate.run import read_suite
 
+SETTINGS = ("engine", "dtype", "max_new_tokens")
+"""Of scores.json: how the replies were made. Weights alone should differ, or the difference is not theirs alone."""
 Found = list[tuple[str, Comparison]]
 """(whom the first is compared with, on what)."""
 
@@ -43,7 +45,7 @@ def compare_runs(roots: Sequence[Path], wanted: Sequence[str], margin: float, se
     for suite in suites:
         examples = same_suite(runs, suite)
         first, *others = (tuned_side(run, suite, examples[0].task) for run in runs)
-        how, *ways = (asked_how(run, suite) for run in runs)
+        how, *ways = (read_scores(run, suite) for run in runs)
         asked = {row.id for row in first.predictions or first.losses}
         kept = [example for example in examples if example.id in asked]
         for other, way in zip(others, ways, strict=True):
@@ -51,21 +53,34 @@ def compare_runs(roots: Sequence[Path], wanted: Sequence[str], margin: float, se
     return adjusted(found)
 
 
-def asked_how(run: RunDir, suite: str) -> dict[str, str]:
+def read_scores(run: RunDir, suite: str) -> Scores:
     path = run.scores(suite, "tuned")
     try:
-        return Scores.model_validate(read_json(path)).asked
+        return Scores.model_validate(read_json(path))
     except ValidationError:
         raise DataError("not the scores of a suite", where=str(path), todo="evaluate it again") from None
 
 
-def like_with_like(found: Comparison, how: dict[str, str], way: dict[str, str]) -> Comparison:
-    """Without the figures that the two runs were asked for differently, and it is said."""
-    unlike = [one.metric for one in found.others if how.get(one.metric) != way.get(one.metric)]
-    for name in unlike:
-        said = " and ".join(side.get(name) or "not recorded" for side in (how, way))
-        say(f"{found.suite}: {name} is left out: asked for by {said}")
-    return found.model_copy(update={"others": tuple(one for one in found.others if one.metric not in unlike)})
+def like_with_like(found: Comparison, how: Scores, way: Scores) -> Comparison:
+    """Without the figures that the two runs were asked for differently; that, and settings all else hangs on that were
+    not the same, stand in the note.
+    """
+    apart = [
+        f"{name} was {told(getattr(how, name))} and {told(getattr(way, name))}"
+        for name in SETTINGS
+        if getattr(how, name) != getattr(way, name)
+    ]
+    unlike = [one.metric for one in found.others if how.asked.get(one.metric) != way.asked.get(one.metric)]
+    apart += [
+        f"{name} is left out: asked for by {told(how.asked.get(name))} and {told(way.asked.get(name))}"
+        for name in unlike
+    ]
+    others = tuple(one for one in found.others if one.metric not in unlike)
+    return found.model_copy(update={"others": others, "note": "; ".join([found.note] * bool(found.note) + apart)})
+
+
+def told(setting: object) -> str:
+    return str(setting or "not recorded")
 
 
 def same_suite(runs: Sequence[RunDir], suite: str) -> list[Example]:

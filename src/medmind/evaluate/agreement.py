@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from medmind.core.protocols import Progress, Sampler
-from medmind.core.types import Example, Metric, Outcome, Record
+from medmind.core.types import Answer, Example, Metric, Outcome, Record
 from medmind.evaluate.metrics.intervals import mean
 from medmind.evaluate.metrics.text import rouge_l
-from medmind.evaluate.predict import CHOICES
+from medmind.evaluate.predict import CHOICES, leaving_room
 from medmind.prompts.chat import Renderer
 from medmind.prompts.tasks.known import TASKS
 from medmind.prompts.wording import read_reply
@@ -45,27 +45,28 @@ def sample_replies(
     drawing: Drawing,
     progress: Progress | None = None,
 ) -> list[Sampled]:
-    """Replies to each question that leaves room for one; a reply's chance hangs on its question and its turn
-    alone, so neither batch nor order changes it.
+    """A reply's chance hangs on its question and its turn alone, so neither batch nor order changes it. A prompt that
+    leaves no room for a reply stays in the count, as truncated.
     """
-    asked = [place for place, ids in enumerate(prompts) if len(ids) < generator.context]
+    asked = leaving_room(prompts, generator.context)
     seeds = [seed_of(drawing.seed, examples[place].id, turn) for place in asked for turn in range(drawing.count)]
     rows = [prompts[place] for place in asked for _ in range(drawing.count)]
     replies = iter(generator.sample(rows, drawing.max_new_tokens, drawing.temperature, seeds, progress))
-    found = []
+    none = ("", Answer(text="", outcome=Outcome.TRUNCATED))
+    found = dict.fromkeys(range(len(prompts)), [none] * drawing.count)
     for place in asked:
+        task, example = TASKS.get(examples[place].task), examples[place]
         own = [next(replies) for _ in range(drawing.count)]
-        example = examples[place]
-        read = [read_reply(TASKS.get(example.task), reply.text, reply.stopped, example) for reply in own]
-        found.append(
-            Sampled(
-                id=example.id,
-                texts=tuple(reply.text for reply in own),
-                answers=tuple(answer.text for answer in read),
-                outcomes=tuple(answer.outcome for answer in read),
-            )
+        found[place] = [(reply.text, read_reply(task, reply.text, reply.stopped, example)) for reply in own]
+    return [
+        Sampled(
+            id=examples[place].id,
+            texts=tuple(text for text, _ in said),
+            answers=tuple(answer.text for _, answer in said),
+            outcomes=tuple(answer.outcome for _, answer in said),
         )
-    return found
+        for place, said in found.items()
+    ]
 
 
 def seed_of(seed: int, name: str, turn: int) -> int:

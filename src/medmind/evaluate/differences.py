@@ -18,15 +18,18 @@ from medmind.evaluate.metrics.paired import (
     newcombe,
     power,
     smallest_detectable,
+    unnoticed,
 )
 
 REFERENCE_DIFFERENCE = 0.05
 """The power is told for this: five points, or 0.05 of another figure's unit."""
 LEVEL = 0.05
 FEWEST = 6
-"""Items a mean needs for a verdict: five, all of one sign, are chance once in sixteen, and a bootstrap of one item has
-no width at all.
-"""
+"""Items that differ which "better" and "worse" need of a mean: five, all of one sign, are chance once in sixteen."""
+MANY = 30
+"""Items that differ from which on the interval of a mean is taken at its word."""
+SAME = 1e-4
+"""So far apart an item's figures do not differ: as much may hang on the batch they were computed in."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def compare_shares(
         power=power(n, discordance, REFERENCE_DIFFERENCE),
         power_for=REFERENCE_DIFFERENCE,
         smallest_detectable=smallest_detectable(n, discordance),
-        verdict=judge(low, high, margin, shown=p_value < LEVEL),
+        verdict=judge(low, high, margin, shown=p_value < LEVEL, enough=would_show(n, max(lost - gained, 0), margin)),
         margin=margin,
         bootstrap_low=bootstrap_low,
         bootstrap_high=bootstrap_high,
@@ -92,14 +95,15 @@ def compare_ratios(
 ) -> Comparison:
     """Any figure that is a sum over a sum (a mean over ones); the interval resamples items, both models' together.
 
-    The p-value is never below the sign test's least for so many items.
+    The p-value is never below the sign test's least for so many items that differ.
     """
     n = len(base.above)
+    changed = count_changed(base, tuned)
     old, new = (resampled_ratios(side.above, side.below, seed) for side in (base, tuned))
     draws: Numbers = new - old
     low, high = percentiles(draws)
     error = float(np.std(draws))
-    verdict = judge(-high, -low, margin) if lower_is_better else judge(low, high, margin)
+    better = (-high, -low) if lower_is_better else (low, high)
     return Comparison(
         suite=suite,
         metric=metric,
@@ -113,21 +117,37 @@ def compare_ratios(
         gained=None,
         lost=None,
         discordance=None,
-        p_value=max(bootstrap_p(draws), 0.5 ** (n - 1)),
-        power=NormalDist().cdf(REFERENCE_DIFFERENCE / error - Z) if error else 1.0,
+        p_value=max(bootstrap_p(draws), min(1.0, 0.5 ** (changed - 1))),
+        power=NormalDist().cdf(REFERENCE_DIFFERENCE / error - Z) if error else power(n, 0.0, REFERENCE_DIFFERENCE),
         power_for=REFERENCE_DIFFERENCE,
-        smallest_detectable=(Z + Z_POWER) * error,
-        verdict=verdict if n >= FEWEST else "cannot tell",
+        smallest_detectable=(Z + Z_POWER) * error if error else None,
+        verdict=judge(*better, margin, shown=changed >= FEWEST, enough=changed >= MANY or would_show(n, 0, margin)),
         margin=margin,
         bootstrap_low=low,
         bootstrap_high=high,
     )
 
 
-def judge(low: float, high: float, margin: float, *, shown: bool = True) -> Verdict:
-    """From the interval of an improvement; `shown` is false where a test beside it found no difference."""
+def count_changed(base: Ratio, tuned: Ratio) -> int:
+    """Items whose own figure is another one."""
+    old, new = (np.divide(side.above, side.below) for side in (base, tuned))
+    return int((np.abs(new - old) > SAME).sum())
+
+
+def judge(low: float, high: float, margin: float, *, shown: bool = True, enough: bool = True) -> Verdict:
+    """From the interval of an improvement; not `shown`: a test beside it found no difference, not `enough`: too few
+    items speak for "no worse".
+    """
     if shown and low > 0:
         return "better"
     if shown and high < 0:
         return "worse"
-    return "no worse" if low > -margin else "cannot tell"
+    return "no worse" if low > -margin and enough else "cannot tell"
+
+
+def would_show(n: int, lost: int, margin: float) -> bool:
+    """Whether so many items would have shown a loss of one whole unit in a margin's share of all; `lost`, net, did.
+
+    An interval speaks of what it has seen: of items that are all equal it has no width.
+    """
+    return unnoticed(n, lost, margin) <= LEVEL / 2

@@ -24,10 +24,7 @@ def predict(
 ) -> list[Prediction]:
     """A prompt that leaves no room for a reply stays in the count, as truncated, with that reason."""
     prompts = prompt_ids(renderer, examples, system_prompt)
-    fitting = [place for place, ids in enumerate(prompts) if len(ids) < generator.context]
-    if len(fitting) < len(prompts):
-        missing = len(prompts) - len(fitting)
-        say(f"{missing} of {len(prompts)} prompts fill the model's {generator.context} tokens: no reply is possible")
+    fitting = leaving_room(prompts, generator.context)
     if isinstance(generator, Converser):
         asked = [TASKS.get(examples[place].task).messages(examples[place], system_prompt) for place in fitting]
         completions = generator.converse(asked, max_new_tokens, progress)
@@ -38,6 +35,15 @@ def predict(
         judge(renderer, example, system_prompt, replies.get(place), len(prompts[place]))
         for place, example in enumerate(examples)
     ]
+
+
+def leaving_room(prompts: Sequence[Sequence[int]], context: int) -> list[int]:
+    """Places of the prompts that a reply is possible to; of how many it is not is said."""
+    fitting = [place for place, ids in enumerate(prompts) if len(ids) < context]
+    if len(fitting) < len(prompts):
+        missing = len(prompts) - len(fitting)
+        say(f"{missing} of {len(prompts)} prompts fill the model's {context} tokens: no reply is possible")
+    return fitting
 
 
 def prompt_ids(renderer: Renderer, examples: Sequence[Example], system_prompt: str) -> list[tuple[int, ...]]:

@@ -83,7 +83,9 @@ def evaluate_suite(
     engine = subject.generator
     origin = Origin(suite, subject.model_name, engine.dtype, engine.name, sha256_file(rundir.suite(suite)))
     scores = score(origin, examples, predictions, losses, seed, sampled, support)
-    scores = scores.model_copy(update={"protocols": choices.metrics, "asked": settings_of(config, scores)})
+    limit = None if task == "text" else config.max_new_tokens
+    asked = {"max_new_tokens": limit, "asked": settings_of(config, scores)}
+    scores = scores.model_copy(update={"protocols": choices.metrics} | asked)
     path = rundir.scores(suite, subject.which)
     write_json(path, scores.model_dump(mode="json"))
     say(f"{title}: {describe(scores)}")

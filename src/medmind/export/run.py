@@ -19,6 +19,7 @@ from medmind.export.metadata import Facts
 from medmind.export.ollama import model_name, modelfile
 from medmind.export.parity.prove import prove
 from medmind.export.parity.scores import Scoring
+from medmind.export.whole import sweep
 from medmind.models.spec import ModelSpec
 from medmind.prompts.chat import Renderer
 
@@ -43,6 +44,7 @@ def export(
         )
     name = model_name(rundir)
     tests = read_tests(rundir)
+    sweep(rundir.export)
     make_merged(rundir, spec, trained, renderer)
     facts = collect_facts(rundir, spec, trained, name)
     with full_precision(config, rundir, facts) as full:
@@ -105,11 +107,11 @@ def digests(folder: Path) -> dict[str, str]:
 def full_precision(config: ExportConfig, rundir: RunDir, facts: Facts) -> Iterator[Path]:
     """The float32 GGUF the others are made from and checked by; it stays only if the recipe asks for it."""
     kept = rundir.gguf("f32")
-    file = kept if "f32" in config.gguf else kept.with_name(".model-f32.scratch.gguf")
+    scratch = kept.with_name(".model-f32.scratch.gguf")
+    file = kept if "f32" in config.gguf else scratch
     write_gguf(rundir, file, "f32", facts)
     yield file
-    if file != kept:
-        file.unlink()
+    scratch.unlink(missing_ok=True)
 
 
 def write_gguf(rundir: RunDir, out: Path, kind: str, facts: Facts) -> None:

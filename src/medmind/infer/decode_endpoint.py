@@ -37,7 +37,9 @@ class EndpointDecoder:
 
     def begin(self, slot: int, work: Work) -> None:
         stream = self._streams[slot] = self._server.wire.stream(*self._request(work))
-        threading.Thread(target=self._listen, args=(slot, stream), name="endpoint", daemon=True).start()
+        threading.Thread(
+            target=self._listen, args=(slot, stream, work.max_new_tokens), name="endpoint", daemon=True
+        ).start()
 
     def drop(self, slot: int) -> None:
         if stream := self._streams.pop(slot, None):
@@ -55,14 +57,17 @@ class EndpointDecoder:
     def embed(self, ids: Sequence[int], voice: str = "") -> list[float]:
         raise UsageError("no embeddings through an endpoint", todo="ask its server itself")
 
-    def _listen(self, slot: int, stream: Stream) -> None:
-        """Until the reply has ended, by itself or because it was dropped."""
+    def _listen(self, slot: int, stream: Stream, limit: int) -> None:
+        """Until the reply has ended, by itself, because it was dropped, or with as many pieces as tokens were asked."""
         hear: Callable[[bytes], Step | None] = hear_ollama if self._ollama else hear_openai
-        last = Step(slot, fault=GONE)
+        last, written = Step(slot, fault=GONE), 0
         try:
             with closing(stream.lines()) as lines:
                 for step in filter(None, map(hear, lines)):
                     step.slot = slot
+                    written += bool(step.text)
+                    if written >= limit and not step.end:
+                        step.end = "length"
                     if step.end or step.fault:
                         last = step
                         break

@@ -3,7 +3,7 @@
 A Generator does a whole batch and returns; a Decoder does one step for everyone underway and hands the tokens out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -106,6 +106,31 @@ class Decoder(Protocol):
     def embed(self, ids: Sequence[int], voice: str = "") -> list[float]:
         """The text's place in the model's own space, of length 1."""
         ...
+
+
+def end_of(work: Work, written: int, step: Step) -> End | None:
+    """What the engine says itself, or what its new token means, the `written`th of this text."""
+    if step.new is None:
+        return step.end
+    if step.new.token in work.stop_ids:
+        return "stop"
+    return "length" if written >= work.max_new_tokens else None
+
+
+def write_alone(decoder: Decoder, work: Work) -> Iterator[Step]:
+    """One text in an engine that has no other, until its end; whoever stops listening frees the slot."""
+    written = 0
+    try:
+        decoder.begin(0, work)
+        while True:
+            for step in decoder.step():
+                written += step.new is not None
+                step.end = end_of(work, written, step)
+                yield step
+                if step.end or step.fault:
+                    return
+    finally:
+        decoder.drop(0)
 
 
 def judge(logits: np.ndarray, token: int, top: int) -> Judged:

@@ -21,6 +21,7 @@ from medmind.infer.wire import Refused, Wire
 KEY = "MEDMIND_API_KEY"
 """The environment variable with the key to send, if any."""
 GIVE_KEY = f"give its key in {KEY}, to medmind serve in MEDMIND_ENDPOINT_KEY"
+NAME_ONE = "name one: --model NAME, in serve and chat #NAME after the address"
 STREAMS = 4
 """Requests underway at once."""
 ROWS = 16
@@ -214,7 +215,7 @@ def find_server(wire: Wire, model: str, context: int, api: Api | None) -> Server
         name = pick(model, names, wire.root)
         return Server(wire, "ollama", name, min(context, ollama_context(wire, name, context)))
     if not model:
-        raise UsageError("the endpoint does not tell its models", where=wire.root, todo="name one with --model")
+        raise UsageError("the endpoint does not tell its models", where=wire.root, todo=NAME_ONE)
     return Server(wire, "openai", model, context)
 
 
@@ -229,7 +230,7 @@ def pick(model: str, known: Sequence[str], where: str) -> str:
     found = next((name for name in known if name in (model, f"{model}:latest")), None)
     if not found:
         what = f'no model "{model}" there{did_you_mean(model, known)}' if model else "which of its models?"
-        raise UsageError(what, where=where, todo=f"--model; known: {', '.join(known) or 'none'}")
+        raise UsageError(what, where=where, todo=f"{NAME_ONE}; known: {', '.join(known) or 'none'}")
     return found
 
 

@@ -1,6 +1,6 @@
 """A generator that says what it is told: tests of every stage above run without a model."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from medmind.core.protocols import Progress, Tokenizer
 from medmind.core.types import Completion
@@ -34,13 +34,6 @@ class FakeGenerator:
             if progress:
                 progress(done, len(prompts))
         return completions
-
-    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[int]:
-        """A reply of its own ends with the id 2, the stop of nano's tokenizer."""
-        (reply,) = self.generate([prompt], max_new_tokens)
-        yield from reply.ids
-        if reply.stopped:
-            yield 2
 
     def log_likelihoods(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[float]]:
         return [[self._logprob] * len(continuation) for _, continuation in rows]

@@ -108,19 +108,6 @@ class HfGenerator:
         return [done[place] for place in range(len(rows))]
 
     @torch.inference_mode()
-    def stream(self, prompt: Sequence[int], max_new_tokens: int) -> Iterator[int]:
-        """Greedy, as they come; a reply that ends by itself gives the stop id last."""
-        ids = torch.tensor([list(prompt)], device=self._model.device)
-        cache = DynamicCache(config=self._model.config)
-        for _ in range(reply_limit(self.context, prompt, max_new_tokens)):
-            output = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            ids = output.logits[:, -1].argmax(-1, keepdim=True)
-            token = int(ids)
-            yield token
-            if token in self._stop_ids:
-                return
-
-    @torch.inference_mode()
     def logits(self, ids: Sequence[int], first: int) -> NDArray[np.float32]:
         """After each of these tokens from place `first` on: (len(ids) - first, vocabulary)."""
         read = torch.tensor([list(ids)], device=self._model.device)

@@ -14,6 +14,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from medmind.core.errors import EnvironmentFault, UsageError
+from medmind.core.heap import return_large_blocks
 from medmind.core.log import say
 from medmind.models.stored import StoredTensor
 
@@ -147,3 +148,4 @@ def prepare(model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> None
         if parameter.dtype in NARROW and stored is not None and (parameter.dim() == 1 or stored.dtype not in NARROW):
             parameter.data = stored.widen().to(parameter.device)
     model.get_input_embeddings().register_forward_hook(lambda _module, _inputs, states: states.float())
+    return_large_blocks()

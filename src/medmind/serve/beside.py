@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from medmind.core.types import Message
 from medmind.infer.decoder import Work
-from medmind.serve.bodies import DetokenizeBody, TokenizeBody, read
+from medmind.serve.bodies import MOST_LOOSE, DetokenizeBody, TokenizeBody, read
 from medmind.serve.engine import Engine, EngineBroken, EngineBusy, WorkLost, follow
 from medmind.serve.errors import refused
 from medmind.serve.served import Index
@@ -18,8 +18,8 @@ STALLED = 60.0
 """Seconds one step may take; a model busy longer than that with it is not well."""
 PROBE = 10.0
 """Seconds an idle model has for one token."""
-FRESH = 2.0
-"""Seconds a good answer is good for: asking often must not be work."""
+FRESH = 5.0
+"""Seconds a token, or the answer to the last question for one, is good for: asking often must not be work."""
 COUNTERS = {
     "requests": ("requests_total", "requests accepted"),
     "refused": ("requests_refused_total", "requests refused because the queue was full"),
@@ -36,7 +36,7 @@ COUNTERS = {
 class Beside:
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._well_at: dict[Engine, float] = {}
+        self._probed: dict[Engine, tuple[float, bool]] = {}
         self._probing = asyncio.Lock()
 
     async def tokenize(self, request: Request) -> Response:
@@ -45,7 +45,9 @@ class Beside:
         text = body.prompt if body.prompt is not None else body.content
         if text is None:
             raise refused("prompt: field required", "prompt")
-        ids = list(model.plain_prompt(text, body.add_special_tokens))
+        if len(text) > MOST_LOOSE:
+            raise refused(f"a text may have {MOST_LOOSE} characters at most here", "prompt")
+        ids = list(model.encode(text, body.add_special_tokens))
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": model.context})
 
     async def detokenize(self, request: Request) -> Response:
@@ -78,11 +80,13 @@ class Beside:
             return False
         if engine.busy:
             return now - engine.last_step < STALLED
-        if now - self._well_at.get(engine, -FRESH) >= FRESH:
-            if not await writes(engine, self._token_of(engine)):
-                return False
-            self._well_at[engine] = time.monotonic()
-        return True
+        if now - engine.wrote_at < FRESH:
+            return True
+        at, found = self._probed.get(engine, (-FRESH, False))
+        if now - at >= FRESH:
+            found = await writes(engine, self._token_of(engine))
+            self._probed[engine] = time.monotonic(), found
+        return found
 
     def _token_of(self, engine: Engine) -> int:
         return next(model.renderer.stop_ids[0] for model in self._index.models if model.engine is engine)

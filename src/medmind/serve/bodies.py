@@ -10,11 +10,16 @@ from medmind.serve.errors import ApiError, refused
 from medmind.serve.guard import read_body
 
 MOST_TEXTS, MOST_TOKENS, MOST_MESSAGES = 64, 1 << 20, 4096
+MOST_LOOSE = 1 << 17
+"""Characters or tokens that are only turned into one another: meanwhile nobody else is served."""
 Count = Annotated[int, Field(ge=1, le=8)]
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 StopText = Annotated[str, Field(max_length=256)]
-Ids = Annotated[list[Annotated[int, Field(ge=0, lt=1 << 31)]], Field(max_length=MOST_TOKENS, fail_fast=True)]
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+Ids = Annotated[list[TokenId], Field(max_length=MOST_TOKENS, fail_fast=True)]
+Repetition = Annotated[float, Field(ge=0.01, le=10)]
+"""Nearer to 0 the logits are no numbers any more."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Some = Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)
@@ -64,7 +69,7 @@ class Asked(Body):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Repetition | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
@@ -118,7 +123,7 @@ class TokenizeBody(Body):
 
 class DetokenizeBody(Body):
     model: Name | None = None
-    tokens: Ids
+    tokens: Annotated[list[TokenId], Field(max_length=MOST_LOOSE, fail_fast=True)]
 
 
 B = TypeVar("B", bound=BaseModel)

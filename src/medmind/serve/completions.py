@@ -3,6 +3,7 @@
 A judged prompt has one entry a token, then one for the token after it, be it the end; a BOS that was added has none.
 """
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -41,7 +42,10 @@ class Completions:
     async def complete(self, request: Request) -> Response:
         body = await read(request, CompletionBody)
         model = self._index.find(body.model)
-        prompts = [to_prompt(model, one, body.add_special_tokens) for one in several(body.prompt)]
+        prompts = []
+        for one in several(body.prompt):
+            prompts.append(to_prompt(model, one, body.add_special_tokens))
+            await asyncio.sleep(0)  # others have their turn between two texts
         if len(prompts) * (body.n or 1) > MOST_CHOICES:
             raise refused(f"prompts times n must be {MOST_CHOICES} at most", "n")
         check(model, body)
@@ -119,9 +123,8 @@ def to_prompt(model: Served, given: Any, special: bool) -> Prompt:
     if not isinstance(given, str):
         ids = model.continued(tuple(given))
         return Prompt(ids, model.renderer.tokenizer.decode(ids), 0)
-    bare = model.plain_prompt(given, special=False)
     ids = model.continued(model.plain_prompt(given, special))
-    return Prompt(ids, given, len(ids) - len(bare))
+    return Prompt(ids, given, len(model.plain_prompt("", special)))
 
 
 def check(model: Served, body: CompletionBody) -> None:

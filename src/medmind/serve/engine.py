@@ -5,13 +5,14 @@ A thread, because a step blocks; one, because llama.cpp allows no more. All that
 
 import asyncio
 import itertools
+import math
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
-from medmind.infer.decoder import Decoder, End, Judged, Step, Work
+from medmind.infer.decoder import Decoder, End, Judged, Step, Work, end_of
 
 ATTEMPTS = 3
 """How often in a row a broken decoder is opened again before the engine gives up."""
@@ -26,7 +27,11 @@ class EngineBusy(Exception):
 
 
 class EngineBroken(Exception):
-    """The model failed at work, or cannot be opened."""
+    """The model failed at work, and is opened again."""
+
+
+class EngineGone(EngineBroken):
+    """It failed too often, or the server is shutting down: nothing more comes of it."""
 
 
 class WorkLost(Exception):
@@ -52,9 +57,10 @@ class Ticket:
     request: int
     loop: asyncio.AbstractEventLoop
     updates: "asyncio.Queue[Update]" = field(default_factory=asyncio.Queue)
-    slot: int | None = None
     written: int = 0
     left: bool = False
+    ended: bool = False
+    """Whether it was left because it had said all that was wanted."""
     began: float = 0.0
 
 
@@ -84,7 +90,7 @@ class Engine:
         self.failure = ""
         self._error: Exception | None = None
         self.counts: Counter[str] = Counter()
-        self.last_step = time.monotonic()
+        self.last_step, self.wrote_at = time.monotonic(), -math.inf
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -100,7 +106,7 @@ class Engine:
         tickets = [Ticket(work, request, loop) for work in works]
         with self._wake:
             if self.failure:
-                raise EngineBroken(self.failure)
+                raise EngineGone(self.failure)
             requests = {ticket.request for ticket in (*self._waiting, *self._active.values())}
             if len(requests) >= self.slots + self._queue:
                 self.counts["refused"] += 1
@@ -110,11 +116,11 @@ class Engine:
             self._wake.notify()
         return tickets
 
-    def leave(self, tickets: Sequence[Ticket]) -> None:
+    def leave(self, tickets: Sequence[Ticket], ended: bool = False) -> None:
         """The slots are free at the next step, and places in the queue at once; of what has ended nothing is left."""
         with self._wake:
             for ticket in tickets:
-                ticket.left = True
+                ticket.left, ticket.ended = True, ticket.ended or ended
             self._waiting = [ticket for ticket in self._waiting if not ticket.left]
             self._wake.notify()
 
@@ -123,7 +129,7 @@ class Engine:
         errand = Errand(ids, voice, loop.create_future(), loop)
         with self._wake:
             if self.failure:
-                raise EngineBroken(self.failure)
+                raise EngineGone(self.failure)
             self._errands = [one for one in self._errands if not one.future.done()]
             if len(self._errands) > self._queue:
                 self.counts["refused"] += 1
@@ -153,7 +159,8 @@ class Engine:
             try:
                 self._serve()
             except Exception as error:  # whatever a model's library raises: those who wait must hear of it
-                self._error = error
+                if not self._ready.is_set():
+                    self._error = error  # kept no longer: it holds the decoder that failed, and all its memory
                 attempts = 1 if self.counts["steps"] > steps + 1 else attempts + 1
                 attempts = attempts if self._ready.is_set() else ATTEMPTS
                 self._fail(f"{type(error).__name__}: {error}".splitlines()[0], last=attempts == ATTEMPTS)
@@ -209,7 +216,7 @@ class Engine:
             if ticket.left:
                 decoder.drop(slot)
                 del self._active[slot]
-                self.counts["cancelled"] += 1
+                self.counts["finished" if ticket.ended else "cancelled"] += 1
 
     def _admit(self, decoder: Decoder) -> None:
         """Free slots go to the request that has fewest, the first come among equals."""
@@ -218,7 +225,7 @@ class Engine:
             served = Counter(ticket.request for ticket in self._active.values())
             ticket = min(self._waiting, key=lambda one: served[one.request])
             self._waiting.remove(ticket)
-            ticket.slot, ticket.began = slot, time.monotonic()
+            ticket.began = time.monotonic()
             self._active[slot] = ticket
             decoder.begin(slot, ticket.work)
             self.counts["prompt_tokens"] += len(ticket.work.prompt)
@@ -229,8 +236,12 @@ class Engine:
         with self._wake:
             for step in steps:
                 ticket = self._active[step.slot]
-                end, lost = end_of(ticket, step), WorkLost(step.fault) if step.fault else None
-                self.counts["new_tokens"] += bool(step.new or step.text)
+                ticket.written += step.new is not None
+                end = end_of(ticket.work, ticket.written, step)
+                lost = WorkLost(step.fault) if step.fault else None
+                if step.new or step.text:
+                    self.counts["new_tokens"] += 1
+                    self.wrote_at = self.last_step
                 if end or lost:
                     decoder.drop(step.slot)
                     del self._active[step.slot]
@@ -252,20 +263,11 @@ class Engine:
             if last:
                 self._waiting.clear()
             self.counts["failed"] += len(told)
+        broken = EngineGone if last else EngineBroken
         for ticket in told:
-            tell(ticket.loop, deliver, [(ticket, Update(error=EngineBroken(failure)))])
+            tell(ticket.loop, deliver, [(ticket, Update(error=broken(failure)))])
         for errand in errands:
-            tell(errand.loop, settle, errand.future, EngineBroken(failure))
-
-
-def end_of(ticket: Ticket, step: Step) -> End | None:
-    """What the engine says itself, or what its token means."""
-    if step.new is None:
-        return step.end
-    ticket.written += 1
-    if step.new.token in ticket.work.stop_ids:
-        return "stop"
-    return "length" if ticket.written >= ticket.work.max_new_tokens else None
+            tell(errand.loop, settle, errand.future, broken(failure))
 
 
 def tell(loop: asyncio.AbstractEventLoop, *call: object) -> None:

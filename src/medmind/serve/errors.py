@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from medmind.serve.engine import EngineBroken, EngineBusy, WorkLost
+from medmind.serve.engine import EngineBroken, EngineBusy, EngineGone, WorkLost
 
 KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
@@ -42,8 +42,9 @@ def unable(model: str, what: str, param: str | None = None) -> ApiError:
     return ApiError(400, f'"{model}" does not support {what}', "unsupported", param)
 
 
-def too_long(prompt: int, context: int) -> ApiError:
-    message = f"the prompt has {prompt} tokens, and the context of {context} must hold it and at least one of the reply"
+def too_long(prompt: int, context: int, about: str = "") -> ApiError:
+    most = f"the context of {context} must hold it and at least one of the reply"
+    message = f"the prompt has {about}{prompt} tokens, and {most}"
     return ApiError(400, message, "context_length_exceeded", "messages", n_prompt_tokens=prompt, n_ctx=context)
 
 
@@ -54,6 +55,9 @@ def as_api(error: Exception) -> ApiError:
     if isinstance(error, EngineBusy):
         text = "server busy, please try again.  maximum pending requests exceeded"
         return ApiError(503, text, "queue_full", headers={"retry-after": str(error.seconds)})
+    if isinstance(error, EngineGone):
+        text = "the model runs no more: the server must be started again"
+        return ApiError(503, text, "engine_gone", headers={"x-should-retry": "false"})
     if isinstance(error, EngineBroken):
         return ApiError(
             503, "the model failed at work and is being started again", "engine_failed", headers={"retry-after": "5"}

@@ -28,6 +28,8 @@ def find_key(key_file: str) -> bytes | None:
     if key:
         if len(key) < SHORTEST:
             raise UsageError(f"{VARIABLE} has fewer than {SHORTEST} characters", todo="choose a longer key")
+        if not key.isascii() or not key.isprintable() or key != key.strip():
+            raise UsageError(f"no header can carry the key in {VARIABLE}", todo="letters, digits, - and _ can")
         return digest_of(key)
     return read_key(Path(key_file)) if key_file else None
 

@@ -15,7 +15,7 @@ from medmind.infer.decoder import Sampling
 from medmind.serve.bodies import read
 from medmind.serve.errors import ApiError, error_body, refused, unable
 from medmind.serve.ollama_bodies import ChatBody, EmbedBody, EmbeddingBody, GenerateBody, Options, ShowBody, Talk
-from medmind.serve.openai import Before, as_ids, chat_logprobs, check_logprobs, cut, join, note_for
+from medmind.serve.openai import Before, chat_logprobs, check_logprobs, cut, id_rows, join, note_for
 from medmind.serve.replies import Ask, Reply, Streamed, answering, embedded, unknown_header, until_gone
 from medmind.serve.served import Index, Served
 
@@ -57,7 +57,7 @@ class Ollama:
         body, started = await read(request, EmbedBody), time.monotonic_ns()
         model = self._embedder(body.model)
         texts = [body.input] if isinstance(body.input, str) and body.input else body.input
-        rows = [as_ids(model, text) for text in texts]
+        rows = await id_rows(model, texts)
         vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
         found = [cut(vector, body.dimensions) for vector in vectors]
         done = {"model": model.name, "embeddings": found, "prompt_eval_count": sum(map(len, rows))}
@@ -66,7 +66,7 @@ class Ollama:
     async def embedding(self, request: Request) -> Response:
         body = await read(request, EmbeddingBody)
         model = self._embedder(body.model)
-        rows = [as_ids(model, body.prompt)] if body.prompt else []
+        rows = await id_rows(model, [body.prompt] if body.prompt else [])
         vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
         return JSONResponse({"embedding": vectors[0] if vectors else []})
 

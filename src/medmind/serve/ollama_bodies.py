@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from medmind.serve.bodies import MOST_MESSAGES, MOST_TEXTS, MOST_TOKENS, Body, Name, Penalty, Seed, Stop
+from medmind.serve.bodies import MOST_MESSAGES, MOST_TEXTS, MOST_TOKENS, Body, Name, Penalty, Repetition, Seed, Stop
 
 
 class Options(Body):
@@ -14,7 +14,7 @@ class Options(Body):
     top_k: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repeat_penalty: Annotated[float, Field(gt=0, le=10)] | None = None
+    repeat_penalty: Repetition | None = None
     repeat_last_n: Annotated[int, Field(ge=1, le=4096)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None

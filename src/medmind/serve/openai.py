@@ -1,5 +1,6 @@
 """OpenAI's chat completions, model list and embeddings."""
 
+import asyncio
 import base64
 import struct
 import time
@@ -57,7 +58,7 @@ class OpenAI:
         model = self._index.find(body.model)
         if not model.engine.can_embed:
             raise unable(model.name, "embeddings", "model")
-        rows = [as_ids(model, one) for one in several(body.input)]
+        rows = await id_rows(model, several(body.input))
         vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
         found = [cut(vector, body.dimensions) for vector in vectors]
         pack = packed if body.encoding_format == "base64" else list
@@ -243,8 +244,13 @@ def several(given: Any) -> list[Any]:
     return [given]
 
 
-def as_ids(model: Served, given: Any) -> tuple[int, ...]:
-    return model.fitting(model.plain_prompt(given) if isinstance(given, str) else tuple(given))
+async def id_rows(model: Served, given: Sequence[Any]) -> list[tuple[int, ...]]:
+    """Of texts or lists of ids; others have their turn between two."""
+    rows = []
+    for one in given:
+        rows.append(model.fitting(model.plain_prompt(one) if isinstance(one, str) else tuple(one)))
+        await asyncio.sleep(0)
+    return rows
 
 
 def cut(vector: list[float], dimensions: int | None) -> list[float]:

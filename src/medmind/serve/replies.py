@@ -49,6 +49,8 @@ class Reply:
     ask: Ask
     ticket: Ticket
     pipe: Pipe
+    leave: Callable[[], None]
+    """Tells the engine that no more is wanted."""
     read: list[Judged] = field(default_factory=list)
     written: list[Judged] = field(default_factory=list)
     reason: str = ""
@@ -75,6 +77,7 @@ class Reply:
                     yield Piece(self.pipe.feed_text(update.text))
                 if self.pipe.stopped:
                     self.reason = "stop"
+                    self.leave()
                     break
         self.ended = time.monotonic_ns()
         if rest := self.pipe.close():
@@ -103,19 +106,20 @@ async def answering(model: Served, asks: Sequence[Ask], timeout: float) -> Async
     tickets = model.engine.submit(works)
     try:
         async with asyncio.timeout(timeout):
-            yield [Reply(ask, ticket, pipe(model, ask)) for ask, ticket in zip(asks, tickets, strict=True)]
+            yield [reply_of(model, ask, ticket) for ask, ticket in zip(asks, tickets, strict=True)]
     finally:
         model.engine.leave(tickets)
+
+
+def reply_of(model: Served, ask: Ask, ticket: Ticket) -> Reply:
+    screen = ScreenedStream() if model.screened else None
+    pipe = Pipe(model.renderer.tokenizer, ask.stops, ask.trim, screen)
+    return Reply(ask, ticket, pipe, lambda: model.engine.leave([ticket], ended=True))
 
 
 async def embedded(model: Served, rows: Sequence[tuple[int, ...]], timeout: float) -> list[list[float]]:
     async with asyncio.timeout(timeout):
         return [await model.embed(ids) for ids in rows]
-
-
-def pipe(model: Served, ask: Ask) -> Pipe:
-    screen = ScreenedStream() if model.screened else None
-    return Pipe(model.renderer.tokenizer, ask.stops, ask.trim, screen)
 
 
 async def merged(replies: Sequence[Reply]) -> AsyncIterator[tuple[int, Piece | None]]:

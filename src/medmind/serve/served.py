@@ -1,7 +1,8 @@
 """The models a server has, by name: how each is spoken to, what it can do, and what a request to it becomes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from medmind.core.errors import DataError
 from medmind.core.types import Message
@@ -52,8 +53,15 @@ class Served:
         can = {"chat": True, "completion": self.engine.takes_ids, "echo": judges, "embeddings": embeds}
         return can | {"logprobs": judges and not self.screened, "tools": False, "json": False, "images": False}
 
+    def look_over(self, texts: Iterable[str]) -> None:
+        """A text that cannot fit, whatever its tokens are, is refused before they are made: that takes a minute."""
+        least = sum(map(len, texts)) // longest_token(self.renderer)
+        if least > self.context:
+            raise too_long(least, self.context, "at least ")
+
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The ids training would have made of this; the recipe's system prompt unless the client says one."""
+        self.look_over(message.text for message in messages)
         try:
             return self.fitting(self.renderer.prompt(self.conversation(messages)))
         except DataError as error:
@@ -65,6 +73,10 @@ class Served:
         return [*system, *messages]
 
     def plain_prompt(self, text: str, special: bool = True) -> tuple[int, ...]:
+        self.look_over([text])
+        return self.encode(text, special)
+
+    def encode(self, text: str, special: bool) -> tuple[int, ...]:
         """As Hugging Face's tokenizers do it: BOS first, where the model has one, and SentencePiece's blank."""
         tokenizer = self.renderer.tokenizer
         begin = [tokenizer.token_id(self.renderer.bos)] if special and self.renderer.adds_bos else []
@@ -94,12 +106,21 @@ class Served:
         return max(1, min([*wanted, self.max_new_tokens, self.context - len(prompt)]))
 
 
+@cache
+def longest_token(renderer: Renderer) -> int:
+    """In characters."""
+    tokenizer = renderer.tokenizer
+    return max(map(len, tokenizer.decode_batch([[token] for token in range(tokenizer.vocab_size)])))
+
+
 class Index:
     """Names lead here and nowhere else, never to a file."""
 
     def __init__(self, models: Sequence[Served]) -> None:
         self.models = list(models)
         self._by_name = {model.name: model for model in models}
+        for model in models:
+            longest_token(model.renderer)  # once, and not while the first client waits
 
     def find(self, name: str | None) -> Served:
         """`x:latest` is x, as in Ollama; no name at all is the only model there is."""

@@ -92,6 +92,14 @@ def smallest_detectable(n: int, discordance: float) -> float | None:
     return high
 
 
+def unnoticed(n: int, lost: int, share: float) -> float:
+    """The chance that at most `lost` of n items are lost where this share of all is, and none gained.
+
+    Of none lost it is (1 - share)^n: the rule of three (Hanley, Lippman-Hand 1983), read the other way round.
+    """
+    return float(binomial(n, min(share, 1.0))[: lost + 1].sum())
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment (1979), in the order given: the chance of any false finding stays below the level."""
     adjusted, largest = [1.0] * len(p_values), 0.0
