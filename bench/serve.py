@@ -122,7 +122,15 @@ def report(done: list[dict[str, Any]]) -> None:
     alone, many = ([line for line in done if line["part"] == part] for part in ("1 stream", f"{STREAMS} streams"))
     less = median(STREAMS * one["ours cpu"] / all_["ours cpu"] for one, all_ in zip(alone, many, strict=False))
     pairs = [(all_["ours"], one["ours"]) for one, all_ in zip(alone, many, strict=False)]
-    tell(f"serve {STREAMS} streams against 1", pairs, cpu_ratio=less)
+    tell(f"serve {STREAMS} streams against 1", pairs, cpu_ratio=less, ceiling=ceiling(done))
+
+
+def ceiling(done: list[dict[str, Any]]) -> float:
+    """How many times one stream's tokens many could write if writing cost nothing and only prompts had to be read."""
+    rate, first = (
+        median(line["anchor"] for line in done if line["part"] == part) for part in ("1 stream", "first token")
+    )
+    return median([WRITE / (first / 1000) / rate])
 
 
 def tell(name: str, pairs: list[tuple[float, float]], **more: float) -> None:

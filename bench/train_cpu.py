@@ -54,6 +54,12 @@ class Work:
     folder: Path
     examples: int
 
+    @property
+    def at_once(self) -> int:
+        """Examples of a pass: about as many tokens as TRL's packed row has."""
+        sizes = range(max(1, self.examples // BINS), 0, -1)
+        return next(size for size in sizes if self.examples % size == 0)
+
     def call(self, arm: str, folder: Path, **more: Any) -> dict[str, Any]:
         said = {
             "model": self.spec.source if self.spec.local else self.spec.id,
@@ -61,7 +67,7 @@ class Work:
             "method": "lora",
             "r": RANK,
         }
-        said |= {"limit": LIMIT, "examples": self.examples, "at_once": self.examples, "bins": BINS} | more
+        said |= {"limit": LIMIT, "examples": self.examples, "at_once": self.at_once, "bins": BINS} | more
         if arm == "medmind":
             shutil.rmtree(RunDir(folder).train, ignore_errors=True)
         command = [sys.executable, str(ARM), arm, str(folder)]
