@@ -139,8 +139,8 @@ def unrounded(bitsandbytes: Any) -> Any:
 def prepare(model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> None:
     """Frozen, and the same numbers as PEFT's preparation for training, which widens all that is not quantised.
 
-    Here only the norms are: a product rounds the output layer to where it came from, and what the embeddings give is
-    widened token by token. `tensors` are the checkpoint's: what is float32 there is float32 here.
+    Here only the norms are: a product rounds any matrix to where it came from, and what the embeddings give is widened
+    token by token. `tensors` are the checkpoint's: what is float32 there is float32 here.
     """
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(False)
