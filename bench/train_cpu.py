@@ -19,6 +19,7 @@ from typing import Any
 from estimate import MEDMIND, MEDQUAD, find_shape
 
 from medmind.core.jsonl import read_jsonl, write_jsonl
+from medmind.core.kernels import KEPT
 from medmind.core.rundir import RunDir
 from medmind.core.types import Example
 from medmind.estimate.counts import linears
@@ -54,12 +55,6 @@ class Work:
     folder: Path
     examples: int
 
-    @property
-    def at_once(self) -> int:
-        """Examples of a pass: about as many tokens as TRL's packed row has."""
-        sizes = range(max(1, self.examples // BINS), 0, -1)
-        return next(size for size in sizes if self.examples % size == 0)
-
     def call(self, arm: str, folder: Path, **more: Any) -> dict[str, Any]:
         said = {
             "model": self.spec.source if self.spec.local else self.spec.id,
@@ -67,11 +62,13 @@ class Work:
             "method": "lora",
             "r": RANK,
         }
-        said |= {"limit": LIMIT, "examples": self.examples, "at_once": self.at_once, "bins": BINS} | more
+        said |= {"limit": LIMIT, "examples": self.examples, "at_once": self.examples, "bins": BINS} | more
         if arm == "medmind":
             shutil.rmtree(RunDir(folder).train, ignore_errors=True)
         command = [sys.executable, str(ARM), arm, str(folder)]
-        done = subprocess.run(command, check=False, input=json.dumps(said), capture_output=True, text=True)
+        # As the command line does for `medmind train`; a process of TRL or the seed has nobody to do it.
+        env = os.environ | (KEPT if arm == "medmind" else {})
+        done = subprocess.run(command, check=False, input=json.dumps(said), capture_output=True, text=True, env=env)
         if done.returncode:
             raise SystemExit(f"{self.name}, {arm}: {done.stderr[-2000:]}")
         found: dict[str, Any] = json.loads(done.stdout)

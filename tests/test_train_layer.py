@@ -1,6 +1,7 @@
 """A layer in one function equals the parts it replaces, in values and gradients, and steps aside for all else."""
 
 from array import array
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from tiny import tiny_mistral
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from medmind.train import attention, fused, layer
+from medmind.train import attention, compiled, fused, layer
 from medmind.train.batches import IGNORED, Row, pack
 from medmind.train.loss import completion_loss
 
@@ -63,19 +64,30 @@ def loss_and_gradients(
     return {"loss": loss.detach()} | {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """With the passes that numba compiles, and without."""
+    if request.param == "torch":
+        monkeypatch.setattr(compiled, "load", lambda: None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often the function ran."""
     made: list[int] = []
-    attend = layer.attend
-    monkeypatch.setattr(layer, "attend", lambda *given: made.append(1) or attend(*given))
+    attend = layer.attend_heads
+    monkeypatch.setattr(layer, "attend_heads", lambda *given: made.append(1) or attend(*given))
     return made
 
 
 @pytest.mark.parametrize("family", MAKERS)
 @pytest.mark.parametrize("targets", [ALL, SOME], ids=["all", "some"])
 def test_a_layer_equals_its_twin(
-    family: str, targets: list[str], calls: list[int], monkeypatch: pytest.MonkeyPatch
+    family: str, targets: list[str], passes: str, calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(layer, "PIECE", 100)
     slow = loss_and_gradients(adapted(family, False, torch.float32, targets))
@@ -88,13 +100,13 @@ def test_a_layer_equals_its_twin(
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_in_bfloat16_a_layer_is_as_near_the_truth_as_its_twin(family: str) -> None:
+def test_in_bfloat16_a_layer_is_as_near_the_truth_as_its_twin(family: str, passes: str) -> None:
     truth = loss_and_gradients(adapted(family, False, torch.float32))
     slow = loss_and_gradients(adapted(family, False, torch.bfloat16), autocast=True)
     fast = loss_and_gradients(adapted(family, True, torch.bfloat16), autocast=True)
     for name in truth:
         assert fast[name].dtype == slow[name].dtype
-        assert (fast[name] - truth[name]).norm() <= 1.3 * (slow[name] - truth[name]).norm() + 1e-3
+        assert (fast[name] - truth[name]).norm() <= 1.3 * (slow[name] - truth[name]).norm() + 2e-5 * truth[name].norm()
 
 
 def padded(model: Any) -> None:
@@ -130,13 +142,19 @@ def learning_norm(model: Any) -> None:
     completion_loss(model, batch_of())
 
 
+def moved(model: Any) -> None:
+    """The model's matrices are no longer those that were laid side by side."""
+    model.double().float()
+    completion_loss(model, batch_of())
+
+
 def with_dropout(model: Any) -> None:
     for one in model.base_model.model.model.layers:
         one.train().self_attn.attention_dropout = 0.5
     completion_loss(model, batch_of())
 
 
-@pytest.mark.parametrize("use", [padded, hooked, disabled, merged, windowed, learning_norm, with_dropout])
+@pytest.mark.parametrize("use", [padded, hooked, disabled, merged, windowed, learning_norm, with_dropout, moved])
 def test_what_the_function_does_not_know_goes_to_the_twin(
     use: Any, calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,3 +175,24 @@ def test_one_document_alone_and_text_without_gradients(calls: list[int]) -> None
         one, other = (completion_loss(model, batch_of((30,))) for model in (slow, fast))
     torch.testing.assert_close(one, other, rtol=1e-5, atol=0)
     assert len(calls) == 2
+
+
+def test_the_matrices_of_a_layer_are_held_once() -> None:
+    model = adapted("mistral", False, torch.float32)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    fused.fuse(model)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+    decoder = model.base_model.model.model.layers[0]
+    storages = {one.base_layer.weight.untyped_storage().data_ptr() for one in fused.matrices(decoder)}
+    assert storages == {products.matrix.untyped_storage().data_ptr() for products in decoder.products}
+    assert len(storages) == 4
+
+
+def test_adapters_that_changed_between_forward_and_backward_are_noticed() -> None:
+    model = adapted("mistral", True, torch.float32)
+    loss = completion_loss(model, batch_of())
+    with torch.no_grad():
+        model.base_model.model.model.layers[0].self_attn.q_proj.lora_B["default"].weight += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -19,6 +19,7 @@ from medmind.prompts.families import open_renderer
 NEEDED = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "huggingface_hub", "gguf")
 BINDINGS = {
     "bitsandbytes": "train.method qlora and lora8, optimisers in 8 bits",
+    "numba": "faster LoRA on a CPU",
     "cyllama": "llama.cpp: q4_k_m, q5_k_m and q6_k files, and proof that the export says what the model says",
     "spacy": "names and places in the screen for patient data",
     "sentencepiece": "the tokenizer of Mistral shapes for medmind models make",
@@ -79,7 +80,7 @@ def attempt(work: Any) -> tuple[Any, str]:
 
 def broken(versions: Mapping[str, str | None]) -> dict[str, str]:
     """Optional packages with code of their own for this machine, which may not load."""
-    names = [name for name in ("bitsandbytes", "cyllama") if versions[name]]
+    names = [name for name in ("bitsandbytes", "numba", "cyllama") if versions[name]]
     tried = {name: attempt(lambda name=name: importlib.import_module(name))[1] for name in names}
     return {name: why for name, why in tried.items() if why}
 

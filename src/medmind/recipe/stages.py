@@ -37,6 +37,7 @@ PACKAGES = (
     "tokenizers",
     "safetensors",
     "gguf",
+    "numba",
     "cyllama",
     "numpy",
     "sacrebleu",

@@ -10,8 +10,11 @@ from medmind.train.config import TrainConfig
 from medmind.train.processes import share_out, state
 
 
-def training_arguments(config: TrainConfig, rundir: RunDir, dtype: torch.dtype, seed: int) -> Any:
+def training_arguments(config: TrainConfig, rundir: RunDir, dtype: torch.dtype, seed: int, whole: bool = False) -> Any:
+    """whole: a step is one batch, which whoever computes its loss takes in passes."""
     at_once, rounds = share_out(config, state().num_processes)
+    if whole:
+        at_once, rounds = at_once * rounds, 1
     # Named only when wanted: newer versions of transformers warn of the name.
     extra: dict[str, Any] = {}
     if config.gradient_checkpointing:

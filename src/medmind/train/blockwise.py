@@ -14,7 +14,7 @@ from medmind.train.precision import product_dtype
 
 BLOCK = 128
 """Positions in a block: its scores stay in the cache, and little above the diagonal is computed."""
-KEPT = 1024
+KEPT = 512
 """Tokens; the probabilities of a longer document are computed again in the backward pass, to save memory."""
 
 

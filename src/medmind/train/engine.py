@@ -1,5 +1,6 @@
 """The training stage: rows, model, the one loop, and what it leaves behind."""
 
+import gc
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from medmind.train.checkpoint import Shelf, saving
 from medmind.train.config import TrainConfig
 from medmind.train.guard import Guard
 from medmind.train.held_out import HeldOutLoss
+from medmind.train.lanes import open_lanes
 from medmind.train.machine import dtype_of, settle
 from medmind.train.processes import first_goes_first, is_first, join_processes, wait_for_all
 from medmind.train.progress import Meter, Watcher
@@ -46,6 +48,7 @@ def train(
     config = config.model_copy(update={"dtype": machine["dtype"]})
     set_seed(seed)
     model = prepare_model(config, spec, seed)
+    lanes = open_lanes(config, processes)
     parameters = count_parameters(model)
     first_step = checkpoint.step_of(resume) if resume else 0
     tell(config, rundir, spec, parameters, rows.counts, first_step)
@@ -58,10 +61,10 @@ def train(
     meter, log, process = Meter(), MetricsLog(rundir.metrics, first_step), ProcessLog(rundir.processes, first_step)
     shelf = Shelf(rundir.checkpoints, rundir.metrics, config.save_total_limit)
     watcher = Watcher(meter, log, process, config.logging_steps)
-    measure = HeldOutLoss(held_out, config, dtype_of(machine), log, meter, shelf) if held_out else None
+    measure = HeldOutLoss(held_out, config, dtype_of(machine), log, meter, shelf, lanes) if held_out else None
     trainer = PackedTrainer(
         model=model,
-        args=training_arguments(config, rundir, dtype_of(machine), seed),
+        args=training_arguments(config, rundir, dtype_of(machine), seed, whole=lanes is not None),
         train_dataset=rows,
         data_collator=pack if config.packing else pad,
         callbacks=[watcher, *([measure] if measure else [])],
@@ -69,6 +72,7 @@ def train(
         meter=meter,
         guard=Guard(rows, rundir.split("train"), renderer.tokenizer.vocab_size, first_step + 1),
         shelf=shelf,
+        lanes=lanes,
     )
     if measure and config.report_to:
         measure.report = trainer.log
@@ -89,9 +93,11 @@ def go_on(trainer: PackedTrainer, watcher: Watcher, measure: HeldOutLoss | None,
     if resume and (is_last(resume) or (measure and measure.exhausted)):  # killed after its last step: none is left
         trainer.load_weights(resume)
         return checkpoint.step_of(resume)
+    gc.freeze()  # a model's modules live as long as the run: the collector need not go through them again and again
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     finally:
+        gc.unfreeze()
         watcher.close()
     step: int = trainer.state.global_step
     if watcher.stopped and step < trainer.state.max_steps and not (measure and measure.exhausted):

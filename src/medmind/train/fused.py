@@ -10,9 +10,11 @@ from peft.tuners.lora import Linear as LoraLinear
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, MistralRMSNorm
 
-from medmind.train.layer import Facts, Layer
+from medmind.train.heads import Heads
+from medmind.train.layer import CUTS, Facts, Layer
 from medmind.train.norm import Normalise
 from medmind.train.precision import product_dtype
+from medmind.train.products import Products
 
 
 class Adapt(torch.autograd.Function):
@@ -113,34 +115,60 @@ def lengths_of(
 
 def facts_of(layer: Any, hidden: torch.Tensor, longest: int) -> tuple[Facts, list[torch.Tensor | None]] | None:
     """What the function needs to know of a layer, and its adapters; None where there is more to it."""
-    attention, mlp = layer.self_attn, layer.mlp
+    attention, groups = layer.self_attn, getattr(layer, "products", None)
     config = attention.config
     window = getattr(config, "sliding_window", None) or longest
-    if window < longest or config.hidden_act != "silu" or (layer.training and attention.attention_dropout):
+    if groups is None or window < longest or (layer.training and attention.attention_dropout):
         return None
     if product_dtype(hidden) != hidden.dtype or any(is_watched(module) for module in layer.modules()):
         return None
-    modules = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
-    weights: list[Any] = []
-    scales: list[float] = []
-    adapters: list[Any] = []
-    for module in (*modules, mlp.gate_proj, mlp.up_proj, mlp.down_proj):
-        if isinstance(module, LoraLinear) and is_plain(module) and not (module.merged or module.disable_adapters):
-            [name] = module.lora_A
-            adapters += [module.lora_A[name].weight, module.lora_B[name].weight]
-            scales.append(module.scaling[name])
-            weights.append(module.base_layer.weight)
-        elif is_frozen(module):
-            adapters += [None, None]
-            scales.append(1.0)
-            weights.append(module.weight)
-        else:
-            return None
+    modules = matrices(layer)
+    if not all(map(is_known, modules)) or not all(one.matrix.dtype == hidden.dtype and one.hold for one in groups):
+        return None
     norms = (layer.input_layernorm, layer.post_attention_layernorm)
-    if any(norm.weight.requires_grad for norm in norms) or any(weight.dtype != hidden.dtype for weight in weights):
+    if any(norm.weight.requires_grad for norm in norms):
         return None
     gains = tuple((norm.weight, norm.variance_epsilon) for norm in norms)
-    return Facts(gains, tuple(weights), tuple(scales), attention.head_dim, attention.scaling), adapters
+    scales = tuple(tuple(scale_of(module) for module in modules[cut]) for cut in CUTS)
+    shape = Heads(config.num_key_value_heads, attention.num_key_value_groups, attention.head_dim, attention.scaling)
+    return Facts(gains, groups, scales, shape), [one for module in modules for one in adapters_of(module)]
+
+
+def matrices(layer: Any) -> list[Any]:
+    attention, mlp = layer.self_attn, layer.mlp
+    modules = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+    return [*modules, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+
+
+def is_known(module: torch.nn.Module) -> bool:
+    """Frozen, with one plain adapter in use or none."""
+    if isinstance(module, LoraLinear):
+        return is_plain(module) and not (module.merged or module.disable_adapters)
+    return is_frozen(module)
+
+
+def adapters_of(module: Any) -> tuple[Any, Any]:
+    if not isinstance(module, LoraLinear):
+        return None, None
+    [name] = module.lora_A
+    return module.lora_A[name].weight, module.lora_B[name].weight
+
+
+def scale_of(module: Any) -> float:
+    return module.scaling[next(iter(module.lora_A))] if isinstance(module, LoraLinear) else 1.0
+
+
+def join_products(layer: Any) -> None:
+    """Lays the layer's matrices side by side for the function, where it knows them all."""
+    modules = matrices(layer)
+    bases: list[Any] = [module.base_layer if isinstance(module, LoraLinear) else module for module in modules]
+    same = len({(base.weight.dtype, base.weight.device.type) for base in bases}) == 1
+    if layer.self_attn.config.hidden_act != "silu" or not same or not all(map(is_known, modules)):
+        return
+    if bases[0].weight.device.type != "cpu":
+        return
+    ranks = [0 if a is None else len(a) for a, _ in map(adapters_of, modules)]
+    layer.products = tuple(Products(bases[cut], ranks[cut]) for cut in CUTS)
 
 
 def is_watched(module: torch.nn.Module) -> bool:
@@ -157,6 +185,8 @@ def fuse(model: torch.nn.Module) -> None:
     """Turns the parts it knows into their faster twins, where they are."""
     for module in model.modules():
         if type(module) in SWAPS:
+            if type(module) in LAYERS:
+                join_products(module)
             module.__class__ = SWAPS[type(module)]
         elif type(module) is LoraLinear and is_plain(module):
             module.__class__ = FusedLora

@@ -2,8 +2,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from medmind.core.log import say
 from medmind.train.batches import Row, pack, pad
 from medmind.train.checkpoint import Shelf
 from medmind.train.config import TrainConfig
+from medmind.train.lanes import Lanes
 from medmind.train.loss import completion_loss
 from medmind.train.progress import Meter
 from medmind.train.record import MetricsLog
@@ -51,7 +53,9 @@ class HeldOutLoss(TrainerCallback):
         log: MetricsLog,
         meter: Meter,
         shelf: Shelf,
+        lanes: Lanes | None = None,
     ) -> None:
+        self.lanes = lanes
         self.rows, self.config, self.dtype, self.log, self.meter, self.shelf = rows, config, dtype, log, meter, shelf
         self.report: Callable[[dict[str, float]], None] | None = None
         """Tells the trackers of train.report_to."""
@@ -60,7 +64,7 @@ class HeldOutLoss(TrainerCallback):
             self.judge(step, loss)
 
     def measure(self, model: torch.nn.Module, step: int) -> float:
-        entry = held_out_loss(model, self.rows, self.config, self.dtype)
+        entry = held_out_loss(model, self.rows, self.config, self.dtype, self.lanes)
         self.log.add({"step": step} | entry)
         loss: float = entry["eval_loss"]
         if self.report:
@@ -99,26 +103,36 @@ class HeldOutLoss(TrainerCallback):
         control.should_log = due  # telling the trackers of this loss is not telling them of the step's
 
 
-@torch.no_grad()
 def held_out_loss(
-    model: torch.nn.Module, rows: Sequence[Row], config: TrainConfig, dtype: torch.dtype
+    model: torch.nn.Module, rows: Sequence[Row], config: TrainConfig, dtype: torch.dtype, lanes: Lanes | None = None
 ) -> dict[str, Any]:
     """Nats per supervised token over all rows and, for plain text, bits per byte of each source."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    nats: dict[str, float] = defaultdict(float)
     ordered = sorted(rows, key=lambda row: (row.source, len(row.ids)))
-    for source in sorted({row.source for row in rows}):
-        part = [row for row in ordered if row.source == source]
-        for start in range(0, len(part), config.per_device_train_batch_size):
-            chosen = part[start : start + config.per_device_train_batch_size]
-            batch = {name: value.to(device) for name, value in (pack if config.packing else pad)(chosen).items()}
-            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-                nats[source] += completion_loss(model, batch).item()
+    parts = [part for _, of_source in groupby(ordered, key=lambda row: row.source) for part in cut(of_source, config)]
+
+    @torch.no_grad()
+    def loss_of(part: Sequence[Row]) -> float:
+        batch = {name: value.to(device) for name, value in (pack if config.packing else pad)(part).items()}
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return completion_loss(model, batch).item()
+
+    losses = lanes.each(loss_of, parts) if lanes else list(map(loss_of, parts))
     model.train(was_training)
+    nats: dict[str, float] = defaultdict(float)
+    for part, loss in zip(parts, losses, strict=True):
+        nats[part[0].source] += loss
     result: dict[str, Any] = {"eval_loss": sum(nats.values()) / sum(row.supervised for row in rows)}
     if config.format == "text":
         sizes = {source: sum(row.bytes for row in rows if row.source == source) for source in nats}
         result["bits_per_byte"] = {source: nats[source] / math.log(2) / sizes[source] for source in sorted(nats)}
     return result
+
+
+def cut(rows: Iterable[Row], config: TrainConfig) -> Iterator[list[Row]]:
+    """In batches of the recipe's size."""
+    waiting = iter(rows)
+    while part := list(islice(waiting, config.per_device_train_batch_size)):
+        yield part

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from medmind.train.batches import IGNORED
+from medmind.train.compiled import bits, passes_for
 from medmind.train.precision import product_dtype
 
 ROWS = 512
@@ -38,21 +40,30 @@ def plain_head(model: torch.nn.Module) -> torch.nn.Linear | None:
     """The output embeddings; None where they are more than one matrix: adapted, quantised or hooked."""
     whole: Any = getattr(model, "module", model)
     head = whole.get_output_embeddings()
-    plain = type(head) is torch.nn.Linear and head.bias is None and "forward" not in vars(head)
+    plain = type(head) in (torch.nn.Linear, SummingHead) and head.bias is None and "forward" not in vars(head)
     return head if plain else None
+
+
+WANTED: ContextVar[torch.Tensor | None] = ContextVar("labels of the loss that is being computed", default=None)
+
+
+class SummingHead(torch.nn.Linear):
+    """Gives the summed loss in place of logits to whoever asks for it, each thread its own."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        labels = WANTED.get()
+        return super().forward(hidden) if labels is None else summed_cross_entropy(hidden[0], self.weight, labels)
 
 
 @contextmanager
 def summing(head: torch.nn.Linear, labels: torch.Tensor) -> Iterator[None]:
-    """Lets the head return the summed loss in place of logits.
-
-    It is still the model that calls it, so autocast and what wraps the model stay in force.
-    """
-    vars(head)["forward"] = lambda hidden: summed_cross_entropy(hidden[0], head.weight, labels)
+    """It is still the model that calls its head, so autocast and what wraps the model stay in force."""
+    head.__class__ = SummingHead
+    before = WANTED.set(labels)
     try:
         yield
     finally:
-        del vars(head)["forward"]
+        WANTED.reset(before)
 
 
 def summed_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -108,6 +119,8 @@ class SummedCrossEntropy(torch.autograd.Function):
 
 def differentiate(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """The summed cross entropy of these rows; leaves its gradient in `logits`."""
+    if passes := passes_for(logits):
+        return torch.tensor(passes.cross_entropy(bits(logits), bits(labels)), dtype=torch.float32)
     total = torch.zeros((), device=logits.device)
     count = len(logits) if logits.is_cuda else max(1, CACHED // logits.shape[1])
     room = logits.new_empty(2, count, logits.shape[1], dtype=torch.float32)

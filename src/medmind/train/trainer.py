@@ -11,6 +11,7 @@ from medmind.train import processes
 from medmind.train.batches import IGNORED, count_tokens, silent
 from medmind.train.checkpoint import Shelf, saving
 from medmind.train.guard import Guard
+from medmind.train.lanes import Lanes
 from medmind.train.loss import completion_loss
 from medmind.train.optimiser import loraplus
 from medmind.train.progress import Meter
@@ -20,9 +21,17 @@ class PackedTrainer(Trainer):
     """Loss summed over supervised tokens and divided by their number over the whole step and all processes."""
 
     def __init__(
-        self, *, meter: Meter, guard: Guard, shelf: Shelf, loraplus_lr_ratio: float | None = None, **settings: Any
+        self,
+        *,
+        meter: Meter,
+        guard: Guard,
+        shelf: Shelf,
+        lanes: Lanes | None = None,
+        loraplus_lr_ratio: float | None = None,
+        **settings: Any,
     ) -> None:
         super().__init__(**settings)
+        self.lanes = lanes
         self.loraplus_lr_ratio = loraplus_lr_ratio
         self.meter, self.guard, self.shelf = meter, guard, shelf
         self.loss_is_scaled_for_ga = True
@@ -42,7 +51,8 @@ class PackedTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         assert num_items_in_batch is not None
-        loss = completion_loss(model, inputs) / num_items_in_batch
+        nats = self.lanes.loss(model, inputs) if self.lanes else completion_loss(model, inputs)
+        loss = nats / num_items_in_batch
         self.meter.loss += processes.summed([loss.item()])[0]
         supervised = (inputs["labels"] != IGNORED).sum()
         self.guard.see(loss.item() * float(num_items_in_batch), int(supervised), inputs)

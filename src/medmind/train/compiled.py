@@ -1,0 +1,38 @@
+"""Whether the compiled passes can work here: with numba, on one thread of a CPU, on whole rows of a known type."""
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+KNOWN = (torch.bfloat16, torch.float32)
+
+
+@cache
+def load() -> Any:
+    """The module of passes; nothing where numba is not installed."""
+    try:
+        return import_module("medmind.train.numba_passes")
+    except ImportError:
+        return None
+
+
+def passes_for(*rows: torch.Tensor) -> Any:
+    """The compiled passes, or nothing: then torch's own, which share an operation out among its threads."""
+    known = all(each.device.type == "cpu" and each.dtype in KNOWN for each in rows)
+    return load() if known and torch.get_num_threads() == 1 else None
+
+
+def bits(tensor: torch.Tensor) -> NDArray[Any]:
+    """The same memory as an array; bfloat16, which numpy does not know, as its bits."""
+    plain = tensor.detach()
+    array: NDArray[Any] = (plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain).numpy()
+    return array
+
+
+def number(value: float) -> np.float32:
+    """So that a pass is compiled once, whatever kind of number it is called with."""
+    return np.float32(value)
