@@ -109,7 +109,7 @@ def test_long_documents_keep_no_probabilities() -> None:
     def by_token(length: int) -> float:
         return activations.kept_by_layer(NANO, config, Batch((length,), length, packed=True), kind) / length
 
-    assert by_token(1024) > by_token(512) > by_token(1025)
+    assert by_token(512) > by_token(256) > by_token(513)
     assert activations.scores(130) == 128 * 128 + 2 * 130
 
 
@@ -166,6 +166,19 @@ def test_steps_are_counted_as_the_trainer_counts_them() -> None:
     assert len(batches) == 13
     assert sum(map(len, batches)) == 50
     assert shape_of(rows_of([20, 30]), config.model_copy(update={"packing": False})).tokens == 60
+
+
+def test_of_a_batch_that_lanes_share_a_pass_of_each_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_recipe("base", ["train.per_device_train_batch_size=6"]).train
+    rows = rows_of([900, 800, 300, 200, 100, 50])
+    assert work.held_at_once(rows, config, 256) == rows or torch.get_num_threads() > 1
+    monkeypatch.setattr("medmind.train.lanes.torch.get_num_threads", lambda: 2)
+    held = work.held_at_once(rows, config, 256)
+    assert 900 <= sum(len(row.ids) for row in held) < 2350
+    short = rows_of([20] * 6)
+    assert sorted(map(id, work.held_at_once(short, config, 256))) == sorted(map(id, short)), "one pass a lane"
+    parts = [memory.predict(NANO, config, shape_of(held, config), 4, lanes) for lanes in (1, 2)]
+    assert parts[1]["gradients"] == 4 * parts[0]["gradients"]
 
 
 def test_time_is_drawn_on_to_every_batch() -> None:

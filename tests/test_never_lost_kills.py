@@ -20,6 +20,12 @@ from medmind.core.rundir import RunDir
 DRIVER = Path(__file__).with_name("kill_driver.py")
 DROPOUT = "train.lora.lora_dropout=0.1"
 """So that the state of the random numbers counts too."""
+LANES = (
+    "train.lora.lora_dropout=0",
+    "train.per_device_train_batch_size=2",
+    "train.gradient_accumulation_steps=1",
+)
+"""With two threads: each takes documents of its own."""
 BY_THE_CLOCK = {"seconds", "tokens_per_second", "memory_gb"}
 
 
@@ -56,9 +62,15 @@ def assert_nothing_was_lost(whole: RunDir, killed: RunDir, steps: int, kills: in
     assert left == {path.name for path in whole.checkpoints.iterdir()} and len(left) == 2
 
 
-def test_two_kills_one_of_them_inside_a_save_lose_nothing(tiny_model: Path, tmp_path: Path) -> None:
-    settings = ("train.num_train_epochs=3", "train.save_steps=3", "train.eval_steps=5")
-    whole, killed = drive(tmp_path, tiny_model, 2, *settings)
+@pytest.mark.parametrize(
+    ("more", "threads"),
+    [pytest.param((DROPOUT,), "1", id="dropout"), pytest.param(LANES, "2", id="lanes", marks=pytest.mark.slow)],
+)
+def test_two_kills_one_of_them_inside_a_save_lose_nothing(
+    more: tuple[str, ...], threads: str, tiny_model: Path, tmp_path: Path
+) -> None:
+    settings = ("train.num_train_epochs=3", "train.save_steps=3", "train.eval_steps=5", *more)
+    whole, killed = drive(tmp_path, tiny_model, 2, *settings, threads=threads)
     assert_nothing_was_lost(whole, killed, steps=15, kills=2, save_steps=3)
 
 
@@ -70,9 +82,12 @@ def test_twenty_kills_lose_nothing(tiny_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stopped_with_two_threads_and_resumed_with_one_it_ends_the_same(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [(DROPOUT,), LANES], ids=["dropout", "lanes"])
+def test_stopped_with_two_threads_and_resumed_with_one_it_ends_the_same(
+    more: tuple[str, ...], tiny_model: Path, tmp_path: Path
+) -> None:
     """What began with two threads goes on with two, whatever the second environment says."""
-    settings = ("train.num_train_epochs=10", "train.save_steps=50", DROPOUT)
+    settings = ("train.num_train_epochs=10", "train.save_steps=50", *more)
 
     def start(rundir: RunDir, threads: str) -> "subprocess.Popen[bytes]":
         words = [sys.executable, "-m", "medmind", *command(rundir.root, str(tiny_model), *settings)]

@@ -9,7 +9,7 @@ from medmind.estimate.counts import ATTENTION_IN, MLP_IN, key_size, linears, que
 from medmind.models.spec import ModelSpec
 from medmind.train.config import TrainConfig
 
-BLOCK, KEPT = 128, 1024
+BLOCK, KEPT = 128, 512
 """As train/blockwise.py has them: positions in a block, and the longest document whose probabilities are kept."""
 WIDE = 4
 """Bytes of a float32."""

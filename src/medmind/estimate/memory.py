@@ -44,7 +44,7 @@ STATES = {
 """Bytes each optimiser keeps a parameter; of 8-bit ones the block scales are small change."""
 
 
-def predict(spec: ModelSpec, config: TrainConfig, batch: Batch, dtype_bytes: int) -> dict[str, int]:
+def predict(spec: ModelSpec, config: TrainConfig, batch: Batch, dtype_bytes: int, lanes: int = 1) -> dict[str, int]:
     """Bytes by part at the largest batch; `dtype_bytes` of the computation."""
     kind, counts = kind_of(config, dtype_bytes), count(spec, config)
     held = kept(spec, config, batch, kind) + copies(config, counts, kind)
@@ -53,10 +53,10 @@ def predict(spec: ModelSpec, config: TrainConfig, batch: Batch, dtype_bytes: int
         "process": PROCESS,
         "weights": weights(config, counts, kind),
         "adapters": WIDE * counts.adapters,
-        "gradients": WIDE * counts.trainable,
+        "gradients": WIDE * counts.trainable * (2 * lanes if lanes > 1 else 1),  # of a pass, and of all so far
         "optimiser": round(STATES[config.optim] * counts.trainable),
         "activations": round(SLACK * held),
-        "one step's work": max(round(work), loss(spec, config, batch, kind)),
+        "one step's work": max(round(work), loss(spec, config, batch, kind, lanes)),
     }
 
 
@@ -89,10 +89,10 @@ def copies(config: TrainConfig, counts: Counts, kind: Kind) -> int:
     return kind.narrow * (counts.linear if config.method == "full" else counts.adapters)
 
 
-def loss(spec: ModelSpec, config: TrainConfig, batch: Batch, kind: Kind) -> int:
+def loss(spec: ModelSpec, config: TrainConfig, batch: Batch, kind: Kind, lanes: int) -> int:
     shape = spec.shape
     hidden = 2 * batch.supervised * shape.hidden_size * kind.narrow
-    logits = min(ROWS, batch.supervised) * shape.vocab_size * kind.narrow
+    logits = min(lanes * ROWS, batch.supervised) * shape.vocab_size * kind.narrow
     if not batch.packed:
         return batch.tokens * shape.vocab_size * kind.narrow + 3 * WIDE * batch.supervised * shape.vocab_size
     # Of a head that learns a narrow copy and the gradient, wide and narrow.

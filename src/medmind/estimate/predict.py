@@ -13,11 +13,22 @@ from medmind.estimate.counts import count
 from medmind.estimate.disk import predict_disk, predict_download
 from medmind.estimate.machine import disk, hub_cache, main_memory, same_disk
 from medmind.estimate.times import Times, predict_times
-from medmind.estimate.work import Steps, Work, count_steps, lay_out, open_words, read_work, shape_of, within
+from medmind.estimate.work import (
+    Steps,
+    Work,
+    count_steps,
+    held_at_once,
+    lay_out,
+    open_words,
+    read_work,
+    shape_of,
+    within,
+)
 from medmind.models.catalog import find_model
 from medmind.models.spec import ModelSpec
 from medmind.prompts.chat import Renderer
 from medmind.recipe.schema import Recipe
+from medmind.train.lanes import count_lanes
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ def estimate(subject: Subject, rundir: RunDir, timed: bool = True) -> Estimate:
         steps=steps,
         trainable=counts.trainable,
         parameters=counts.total + counts.adapters,
-        memory=memory_need(subject, batches, size, room),
+        memory=memory_need(subject, held_batches(spec, work, recipe), size, room),
         disk=disk_need(subject, steps, written, rundir.root, fetched),
         download=Need({"base model": fetched} if fetched else {}, disk(hub_cache()).free),
         times=time_need(subject, batches, steps) if timed else None,
@@ -131,7 +142,7 @@ def memory_need(subject: Subject, batches: Sequence[Batch], dtype_bytes: int, ro
         if new is None:
             return None
         work, model = within(subject.work, new.train.max_length), find_model(new.model)
-        shapes = [shape_of(rows, new.train) for rows in lay_out(work, new.train, new.seed)]
+        shapes = held_batches(model, work, new)
         if not shapes or max(len(row.ids) for row in work.rows) > model.context:
             return None
         return sum(largest(model, new, shapes, dtype_bytes).values())
@@ -140,13 +151,20 @@ def memory_need(subject: Subject, batches: Sequence[Batch], dtype_bytes: int, ro
     return Need(need.parts, room, as_settings(change), enough)
 
 
+def held_batches(spec: ModelSpec, work: Work, recipe: Recipe) -> list[Batch]:
+    width, config = spec.shape.hidden_size, recipe.train
+    laid = lay_out(work, config, recipe.seed)
+    return [shape_of(held_at_once(rows, config, width), config) for rows in laid]
+
+
 def largest(spec: ModelSpec, recipe: Recipe, batches: Sequence[Batch], dtype_bytes: int) -> dict[str, int]:
     """Of the batch with most tokens, or with most pairs of tokens, whichever needs more."""
     most = {
         max(batches, key=lambda batch: batch.tokens),
         max(batches, key=lambda batch: sum(length**2 for length in batch.lengths)),
     }
-    found = [memory.predict(spec, recipe.train, batch, dtype_bytes) for batch in most]
+    lanes = count_lanes(recipe.train)
+    found = [memory.predict(spec, recipe.train, batch, dtype_bytes, lanes) for batch in most]
     return max(found, key=lambda parts: sum(parts.values()))
 
 

@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from medmind.recipe.schema import Recipe
 from medmind.recipe.stages import stage_key
 from medmind.train.batches import Counts, Row, stream
 from medmind.train.config import TrainConfig
+from medmind.train.lanes import count_lanes, divide
 
 SAMPLE = 10_000
 """Rows tokenised; of more a seeded sample."""
@@ -113,6 +115,16 @@ def lay_out(work: Work, config: TrainConfig, seed: int) -> Iterator[list[Row]]:
 
 def shape_of(rows: Sequence[Row], config: TrainConfig) -> Batch:
     return Batch(tuple(len(row.ids) for row in rows), sum(row.supervised for row in rows), config.packing)
+
+
+def held_at_once(rows: Sequence[Row], config: TrainConfig, width: int) -> list[Row]:
+    """Of a batch those whose tensors are there at the same time: all, or a pass of each lane."""
+    if (lanes := count_lanes(config)) == 1:
+        return list(rows)
+    lengths = [len(row.ids) for row in rows]
+    divided = divide(lengths, lanes, config.per_device_train_batch_size // lanes, width)
+    moments = ([place for one in passes for place in one] for passes in zip_longest(*divided, fillvalue=[]))
+    return [rows[place] for place in max(moments, key=lambda places: sum(lengths[place] for place in places))]
 
 
 def within(work: Work, length: int) -> Work:

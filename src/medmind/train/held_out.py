@@ -103,6 +103,7 @@ class HeldOutLoss(TrainerCallback):
         control.should_log = due  # telling the trackers of this loss is not telling them of the step's
 
 
+@torch.no_grad()
 def held_out_loss(
     model: torch.nn.Module, rows: Sequence[Row], config: TrainConfig, dtype: torch.dtype, lanes: Lanes | None = None
 ) -> dict[str, Any]:
@@ -113,13 +114,12 @@ def held_out_loss(
     ordered = sorted(rows, key=lambda row: (row.source, len(row.ids)))
     parts = [part for _, of_source in groupby(ordered, key=lambda row: row.source) for part in cut(of_source, config)]
 
-    @torch.no_grad()
     def loss_of(part: Sequence[Row]) -> float:
         batch = {name: value.to(device) for name, value in (pack if config.packing else pad)(part).items()}
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            return completion_loss(model, batch).item()
+        return completion_loss(model, batch).item()
 
-    losses = lanes.each(loss_of, parts) if lanes else list(map(loss_of, parts))
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        losses = lanes.each(loss_of, parts) if lanes else list(map(loss_of, parts))
     model.train(was_training)
     nats: dict[str, float] = defaultdict(float)
     for part, loss in zip(parts, losses, strict=True):

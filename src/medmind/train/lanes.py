@@ -31,11 +31,14 @@ class Lanes:
         self.pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
     def each(self, work: Callable[[Part], Result], parts: Iterable[Part]) -> list[Result]:
-        """What `work` gives of each part, in their order."""
+        """What `work` gives of each part, in their order; autocast and gradients are on where they are on here."""
+        dtype, cast = torch.get_autocast_dtype("cpu"), torch.is_autocast_enabled("cpu")
+        learns = torch.is_grad_enabled()
 
         def alone(part: Part) -> Result:
             torch.set_num_threads(self.threads // self.count)
-            return work(part)
+            with torch.autocast("cpu", dtype, enabled=cast), torch.set_grad_enabled(learns):
+                return work(part)
 
         try:
             return list(self.pool.map(alone, parts))

@@ -25,6 +25,8 @@ from medmind.train.adapter import count_parameters, prepare_model
 from medmind.train.arguments import training_arguments
 from medmind.train.batches import Row, pack, pad
 from medmind.train.config import TrainConfig
+from medmind.train.held_out import held_out_loss
+from medmind.train.lanes import open_lanes
 from medmind.train.loss import completion_loss
 
 SMALL = 200_000_000
@@ -81,6 +83,7 @@ class Bench:
         self.model = model.to(self.device).train()
         if config.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
+        self.lanes = open_lanes(config)
         self.load = time.perf_counter() - start
         self.trainable = count_parameters(model)["trainable"]
         arguments = training_arguments(config, RunDir(folder), self.dtype, seed)
@@ -92,10 +95,17 @@ class Bench:
         batch = {name: value.to(self.device) for name, value in (pack if self.config.packing else pad)(rows).items()}
         start = self.now()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            loss = completion_loss(self.model, batch)
+            loss = self.lanes.loss(self.model, batch) if self.lanes else completion_loss(self.model, batch)
         half = self.now()
         loss.backward()  # type: ignore[no-untyped-call]
-        return Pass(int(batch["input_ids"].numel()), half - start, self.now() - half)
+        end = self.now()
+        forward = self.forward(rows) if self.lanes else half - start  # lanes go back at once, pass by pass
+        return Pass(int(batch["input_ids"].numel()), forward, end - start - forward)
+
+    def forward(self, rows: Sequence[Row]) -> float:
+        start = self.now()
+        held_out_loss(self.model, rows, self.config, self.dtype, self.lanes)
+        return self.now() - start
 
     def update(self) -> float:
         start = self.now()
