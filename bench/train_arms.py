@@ -117,6 +117,7 @@ def train_medmind(folder: Path, said: dict[str, Any]) -> None:
         per_device_train_batch_size=said["at_once"],
         gradient_accumulation_steps=said["examples"] // said["at_once"],
         save_steps=10**6,
+        **said.get("settings", {}),
     )
     train(config, RunDir(folder), spec, open_renderer(spec.renderer, open_tokenizer(spec)), "", SEED)
 

@@ -122,9 +122,10 @@ def test_every_arm_that_is_installed_trains(tmp_path: Path) -> None:
 def test_the_gpu_bench_measures_a_cell_a_call(tmp_path: Path) -> None:
     write_rows(tmp_path)
     settings = {"RESULTS": str(tmp_path / "gpu.jsonl"), "SCRATCH": str(tmp_path), "GPU_MODELS": "nano"}
-    settings |= {"GPU_ROWS": str(ROWS), "GPU_CELLS": "medmind/nano/lora,unsloth/nano/lora"}
+    settings |= {"GPU_ROWS": str(ROWS), "GPU_CELLS": "medmind/nano/lora,medmind-compiled/nano/lora,unsloth/nano/lora"}
     first = run("train_gpu.py", **settings)
     assert "one cell measured" in first.stdout and "| nano | lora | medmind |" in first.stdout
     second = run("train_gpu.py", **settings)
     assert "no cell is left" in second.stdout
     assert "unsloth/nano/lora: skipped, unsloth is not installed" in second.stderr
+    assert "medmind-compiled/nano/lora: skipped, it needs a GPU" in second.stderr

@@ -43,6 +43,8 @@ ARGUMENTS: dict[str, tuple[Any, str, Any]] = {
     "report_to": (("tensorboard",), "report_to", ["tensorboard"]),
 }
 """Setting → another value, the name of TrainingArguments, and what must stand there."""
+ON_A_GPU = {"backend", "torch_compile", "use_liger_kernel"}
+"""Of these test_train_gpu tells."""
 LORA: dict[str, Any] = {
     "r": 3,
     "lora_alpha": 5,
@@ -139,7 +141,7 @@ LOOP: dict[str, tuple[Seen, Seen]] = {
 
 def test_no_setting_is_left_out() -> None:
     leaves = {key for key in keys_of(TrainConfig) if key not in ("lora", "quantization")}
-    walked = {*ARGUMENTS, *LOOP, *(f"lora.{key}" for key in LORA)}
+    walked = {*ARGUMENTS, *LOOP, *ON_A_GPU, *(f"lora.{key}" for key in LORA)}
     walked |= {f"quantization.{key}" for key in BITSANDBYTES}
     assert walked == leaves
 
@@ -203,6 +205,12 @@ CONFLICTS: list[tuple[dict[str, Any], str]] = [
     ({"warmup_ratio": 0.1, "lr_scheduler_type": "constant"}, "warmup_ratio has no effect"),
     ({"save_strategy": "epoch", "save_steps": 5}, "save_steps has no effect"),
     ({"early_stopping_patience": 2}, "needs train.eval_steps"),
+    ({"backend": "unsloth", "method": "full"}, "trains adapters"),
+    ({"backend": "unsloth", "torch_compile": True}, "torch_compile has no effect"),
+    ({"backend": "unsloth", "use_liger_kernel": True}, "use_liger_kernel has no effect"),
+    ({"backend": "unsloth", "lora": {"use_dora": True}}, "use_dora is not known"),
+    ({"backend": "unsloth", "neftune_noise_alpha": 5.0}, "neftune_noise_alpha is not known"),
+    ({"backend": "unsloth", "method": "lora8", "quantization": {"llm_int8_threshold": 5}}, "Unsloth's own choice"),
 ]
 
 

@@ -3,6 +3,7 @@
 import tempfile
 import warnings
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from medmind.models.load import load_base, load_random, pick_dtype
 from medmind.models.spec import ModelSpec
 from medmind.models.stored import open_tensors
 from medmind.models.weights import find_weights
-from medmind.train import attention
+from medmind.train import attention, unsloth
 from medmind.train.config import TrainConfig
 from medmind.train.fused import fuse
 from medmind.train.neftune import add_noise
@@ -29,7 +30,9 @@ def prepare_model(config: TrainConfig, spec: ModelSpec, seed: int) -> torch.nn.M
     """The model with its trainable parameters in float32; frozen ones in the dtype of the computation, or quantised."""
     check_machine(config)
     refuse_tied(config, spec)
-    attention.register()
+    if config.backend == "unsloth":
+        return unsloth.prepare(config, spec, seed)
+    attention.register(compiled=config.torch_compile)
     model = load(config, spec, seed)
     if config.packing:
         model.set_attn_implementation(attention.NAME)
@@ -41,13 +44,28 @@ def prepare_model(config: TrainConfig, spec: ModelSpec, seed: int) -> torch.nn.M
     fuse(prepared)
     if config.neftune_noise_alpha:
         add_noise(prepared, model.get_input_embeddings(), config.neftune_noise_alpha)
+    if config.torch_compile:
+        compile_layers(model)
     return prepared
+
+
+def compile_layers(model: Any, **settings: Any) -> None:
+    """One by one: they are alike, so all but the first find their kernels made."""
+    for layer in model.get_decoder().layers:
+        layer.compile(dynamic=True, **settings)
 
 
 def check_machine(config: TrainConfig) -> None:
     """What the recipe asks for and this machine or installation cannot do."""
     if config.needs_bitsandbytes:
         quantised.import_bitsandbytes()
+    for key, (wanted, package) in needs_gpu(config).items():
+        if wanted and not torch.cuda.is_available():
+            raise EnvironmentFault(f"{key} needs a GPU", todo="leave it out: on a CPU medmind's own passes are used")
+        if wanted and package and not find_spec(package):
+            raise EnvironmentFault(
+                f"{key} needs the package {package}", todo=f"pip install {package.replace('_', '-')}"
+            )
     if torch.cuda.is_available():
         return
     if config.optim.startswith("paged_"):
@@ -60,6 +78,15 @@ def check_machine(config: TrainConfig) -> None:
             'train.dtype "float16" needs a GPU: gradients of its range are scaled there only',
             todo="choose auto, bfloat16 or float32",
         )
+
+
+def needs_gpu(config: TrainConfig) -> dict[str, tuple[bool, str]]:
+    """By key whether it is set, and the package it needs."""
+    return {
+        "train.torch_compile": (config.torch_compile, ""),
+        "train.use_liger_kernel": (config.use_liger_kernel, "liger_kernel"),
+        'train.backend "unsloth"': (config.backend == "unsloth", "unsloth"),
+    }
 
 
 def refuse_tied(config: TrainConfig, spec: ModelSpec) -> None:

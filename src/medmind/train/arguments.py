@@ -9,6 +9,9 @@ from medmind.core.rundir import RunDir
 from medmind.train.config import TrainConfig
 from medmind.train.processes import share_out, state
 
+LIGER = {"rope": True, "rms_norm": True, "swiglu": True, "cross_entropy": False, "fused_linear_cross_entropy": False}
+"""Its kernels but those of the loss, which is ours."""
+
 
 def training_arguments(config: TrainConfig, rundir: RunDir, dtype: torch.dtype, seed: int, whole: bool = False) -> Any:
     """whole: a step is one batch, which whoever computes its loss takes in passes."""
@@ -19,6 +22,8 @@ def training_arguments(config: TrainConfig, rundir: RunDir, dtype: torch.dtype, 
     extra: dict[str, Any] = {}
     if config.gradient_checkpointing:
         extra = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    if config.use_liger_kernel:
+        extra |= {"use_liger_kernel": True, "liger_kernel_config": LIGER}
     args = TrainingArguments(
         output_dir=str(rundir.checkpoints),
         num_train_epochs=config.num_train_epochs,

@@ -103,6 +103,8 @@ def window_mask(length: int, window: int | None, device: torch.device) -> torch.
     return (distance >= 0) & (distance < window)
 
 
-def register() -> None:
-    AttentionInterface.register(NAME, packed_attention)
+def register(compiled: bool = False) -> None:
+    """compiled: the layers around it will be; it is left out, as every batch has other lengths."""
+    leave_out: Any = torch.compiler.disable
+    AttentionInterface.register(NAME, leave_out(packed_attention) if compiled else packed_attention)
     AttentionMaskInterface.register(NAME, packed_mask)

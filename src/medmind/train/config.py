@@ -107,6 +107,12 @@ class TrainConfig(StageConfig):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the computation; master weights and the optimiser stay in float32."""
+    backend: Literal["transformers", "unsloth"] = "transformers"
+    """Who loads the model and puts the adapters on; rows, loss and loop are the same. unsloth: on a GPU."""
+    torch_compile: bool = False
+    """Each layer compiled, on a GPU."""
+    use_liger_kernel: bool = False
+    """Norms, rotary positions and SwiGLU by Liger's kernels, on a GPU."""
     save_strategy: Literal["steps", "epoch"] = "steps"
     save_steps: int = Field(default=50, ge=1)
     save_total_limit: int = Field(default=2, ge=1)
@@ -124,7 +130,7 @@ class TrainConfig(StageConfig):
         return self.method in ("qlora", "lora8") or self.optim not in BUILT_IN
 
     def conflicts(self) -> list[str]:
-        found = [*self.conflicts_of_method(), *self.conflicts_of_schedule()]
+        found = [*self.conflicts_of_method(), *self.conflicts_of_backend(), *self.conflicts_of_schedule()]
         if self.init == "random" and self.method != "full":
             found.append('train.init "random" needs train.method "full"')
         if self.overflow == "chunk" and self.format != "text":
@@ -149,6 +155,22 @@ class TrainConfig(StageConfig):
                 found.append(f"train.lora.{name} cannot be combined with PiSSA, whose result would lose it when saved")
         if both := sorted({*self.lora.target_modules} & {*self.lora.modules_to_save}):
             found.append(f"train.lora.modules_to_save trains whole what has an adapter: {', '.join(both)}")
+        return found
+
+    def conflicts_of_backend(self) -> list[str]:
+        if self.backend != "unsloth":
+            return []
+        found = []
+        if self.method == "full":
+            found.append('train.backend "unsloth" trains adapters: choose another train.method')
+        for name in ("torch_compile", "use_liger_kernel"):
+            if getattr(self, name):
+                found.append(f'train.{name} has no effect with train.backend "unsloth", which has kernels of its own')
+        if self.neftune_noise_alpha:
+            found.append('train.neftune_noise_alpha is not known to train.backend "unsloth"')
+        own = changed(self.lora).keys() & {"use_dora", "init_lora_weights", "modules_to_save"}
+        found += [f'train.lora.{name} is not known to train.backend "unsloth"' for name in sorted(own)]
+        found += [f"train.quantization.{name} is Unsloth's own choice" for name in changed(self.quantization)]
         return found
 
     def conflicts_of_schedule(self) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,39 +32,53 @@ def completion_loss(model: torch.nn.Module, batch: dict[str, Any]) -> torch.Tens
     if head is None:
         logits = model(**inputs, logits_to_keep=places, use_cache=False).logits[0]
         return cross_entropy(logits.float(), labels[0, places], reduction="sum")
-    with summing(head, labels[0, places]):
-        loss: torch.Tensor = model(**inputs, logits_to_keep=places, use_cache=False).logits
-    return loss
+    with asking(head, Question(places, labels[0, places])) as question:
+        model(**inputs, use_cache=False)
+    assert question.loss is not None
+    return question.loss
 
 
 def plain_head(model: torch.nn.Module) -> torch.nn.Linear | None:
     """The output embeddings; None where they are more than one matrix: adapted, quantised or hooked."""
     whole: Any = getattr(model, "module", model)
     head = whole.get_output_embeddings()
-    plain = type(head) in (torch.nn.Linear, SummingHead) and head.bias is None and "forward" not in vars(head)
+    plain = type(head) in (torch.nn.Linear, AnsweringHead) and head.bias is None and "forward" not in vars(head)
     return head if plain else None
 
 
-WANTED: ContextVar[torch.Tensor | None] = ContextVar("labels of the loss that is being computed", default=None)
+@dataclass
+class Question:
+    """What the summed loss at these places is."""
+
+    places: torch.Tensor
+    labels: torch.Tensor
+    loss: torch.Tensor | None = None
 
 
-class SummingHead(torch.nn.Linear):
-    """Gives the summed loss in place of logits to whoever asks for it, each thread its own."""
+ASKED: ContextVar[Question | None] = ContextVar("the question of this thread, if it has one", default=None)
+
+
+class AnsweringHead(torch.nn.Linear):
+    """Takes the loss in place of logits, where it is asked for: it is still the model that calls its head.
+
+    So autocast and what wraps the model stay in force.
+    """
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        labels = WANTED.get()
-        return super().forward(hidden) if labels is None else summed_cross_entropy(hidden[0], self.weight, labels)
+        if (question := ASKED.get()) is None:
+            return super().forward(hidden)
+        question.loss = summed_cross_entropy(hidden[0, question.places], self.weight, question.labels)
+        return question.loss
 
 
 @contextmanager
-def summing(head: torch.nn.Linear, labels: torch.Tensor) -> Iterator[None]:
-    """It is still the model that calls its head, so autocast and what wraps the model stay in force."""
-    head.__class__ = SummingHead
-    before = WANTED.set(labels)
+def asking(head: torch.nn.Linear, question: Question) -> Iterator[Question]:
+    head.__class__ = AnsweringHead
+    before = ASKED.set(question)
     try:
-        yield
+        yield question
     finally:
-        WANTED.reset(before)
+        ASKED.reset(before)
 
 
 def summed_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
