@@ -1,6 +1,4 @@
-"""One cell a call of the table system × Mistral-7B, Llama-3.2 × LoRA, QLoRA on a GPU, packed to 4,096.
-
-Systems: medmind as it is, with layers compiled, with Liger's kernels, with its model from Unsloth; TRL; Unsloth.
+"""One cell a call of the table system × Mistral-7B, Llama-3.2 × LoRA, QLoRA on a GPU, packed to 4,096: SYSTEMS below.
 
 `make bench BENCH=train_gpu` measures the first cell that $RESULTS (runs/train_gpu.jsonl) lacks, appends it and prints
 the table; what is not installed is skipped by name. GPU_CELLS names some (trl/Llama-3.2-1B/qlora,…), GPU_MODELS other

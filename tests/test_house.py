@@ -48,7 +48,7 @@ def test_the_wheel_carries_every_file_of_the_package(wheel: Path) -> None:
     ours = {
         str(path.relative_to(SOURCE))
         for path in (SOURCE / "medmind").rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and not path.name.startswith(".")
+        if path.is_file() and path.parent.name != "__pycache__" and not path.name.startswith(".")
     }
     assert packed == ours
     assert {"medmind/recipe/presets/demo.yaml", "medmind/models/nano/tokenizer.json"} <= packed
