@@ -5,7 +5,7 @@ In training they are seldom met again, so few are kept; enough for all the shape
 
 import os
 
-KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "64"}
+KEPT = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "96", "LRU_CACHE_CAPACITY": "32"}
 
 
 def keep_few_kernels() -> None:
