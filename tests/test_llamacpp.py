@@ -13,7 +13,7 @@ from medmind.export import gguf
 from medmind.export.merge import merge
 from medmind.export.metadata import Facts
 from medmind.infer.hf import HfGenerator
-from medmind.infer.llamacpp import LlamaCppGenerator, load_library
+from medmind.infer.llamacpp import BINDINGS, LlamaCppGenerator, load_library
 from medmind.models.catalog import describe_folder
 
 PROMPTS = [[1, 3, 500 + n, 600, 700, 4] for n in range(4)]
@@ -98,9 +98,10 @@ def test_files_that_cannot_be_read(tmp_path: Path, file: Path) -> None:
 
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in [name for name in sys.modules if name.split(".")[0] == "cyllama"]:
+    for name in [name for name in sys.modules if name.split(".")[0] in BINDINGS or name in BINDINGS.values()]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "cyllama", None)
+    for package in BINDINGS:
+        monkeypatch.setitem(sys.modules, package, None)
     load_library.cache_clear()
     yield
     load_library.cache_clear()
@@ -110,3 +111,13 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_without_the_library(file: Path) -> None:
     with pytest.raises(EnvironmentFault, match=r'pip install "medmind\[llamacpp\]"'):
         LlamaCppGenerator(file, [2], 64)
+
+
+@pytest.mark.usefixtures("no_library")
+def test_a_binding_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that was compiled for another machine: the other binding would hide that."""
+    (tmp_path / "broken_binding.py").write_text("raise RuntimeError('Failed to load shared library')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(BINDINGS, "llama_cpp", "broken_binding")
+    with pytest.raises(EnvironmentFault, match="llama_cpp does not load: Failed to load shared library"):
+        load_library()

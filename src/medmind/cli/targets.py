@@ -1,6 +1,5 @@
 """What a TARGET of `medmind serve` or `medmind chat` names, and the models that are opened for several of them."""
 
-import importlib.util
 import json
 import os
 from collections import defaultdict
@@ -112,13 +111,14 @@ def read_gguf(path: Path, sets: Sequence[str]) -> Target:
 
 def exported(recipe: Recipe, gguf: Path | None) -> Path | None:
     """The GGUF that is served in the place of the checkpoint."""
+    from medmind.infer.llamacpp import has_library
+
     wanted = recipe.serve.engine
     if gguf is None or not gguf.is_file():
         if wanted == "llama.cpp":
             raise UsageError("the run has no such GGUF", where=str(gguf or "export"), todo="run the export stage first")
         return None
-    usable = importlib.util.find_spec("cyllama") is not None
-    return gguf if wanted == "llama.cpp" or (wanted == "auto" and usable) else None
+    return gguf if wanted == "llama.cpp" or (wanted == "auto" and has_library()) else None
 
 
 def open_targets(targets: Sequence[Target], config: "ServeConfig") -> "list[Served]":

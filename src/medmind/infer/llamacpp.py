@@ -1,5 +1,7 @@
-"""Text and log-likelihoods from a GGUF through llama.cpp (the cyllama binding): what people will run, run here."""
+"""Text and log-likelihoods from a GGUF through llama.cpp (cyllama, or native.py): what people will run, run here."""
 
+import importlib
+import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -17,21 +19,34 @@ from medmind.infer.limits import PROBE, check_rows, reply_limit
 FILE_TYPES = {"0": "f32", "1": "f16", "7": "q8_0", "15": "q4_k_m", "17": "q5_k_m", "18": "q6_k", "32": "bf16"}
 """general.file_type as a file name says it."""
 CACHE_F32, CACHE_F16 = 0, 1
+BINDINGS = {"llama_cpp": "medmind.infer.native", "cyllama": "cyllama.llama.llama_cpp"}
+"""The packages, the better first, and the modules that have cyllama's names."""
 SMALL_MODEL = 100_000_000
 """Parameters below which one thread is as fast: llama.cpp's threads spin, so on a busy machine a second costs 60×."""
 
 
+def has_library() -> bool:
+    return any(importlib.util.find_spec(package) for package in BINDINGS)
+
+
 @cache
 def load_library() -> Any:
-    """cyllama's low-level module with llama.cpp's own log switched off."""
-    try:
-        from cyllama.llama import llama_cpp
-    except ImportError as error:
-        raise EnvironmentFault(
-            f"llama.cpp is not here ({error})", todo='install it with: pip install "medmind[llamacpp]"'
-        ) from None
-    llama_cpp.disable_logging()
-    return llama_cpp
+    """The low-level module of the best binding here, with llama.cpp's own log switched off."""
+    missing = []
+    for package, module in BINDINGS.items():
+        try:
+            library = importlib.import_module(module)
+        except ImportError as error:
+            missing.append(str(error))
+        except (OSError, RuntimeError) as error:
+            todo = f"install it again, or uninstall it and use the other: {', '.join(BINDINGS)}"
+            raise EnvironmentFault(f"the binding {package} does not load: {error}", todo=todo) from None
+        else:
+            library.disable_logging()
+            return library
+    raise EnvironmentFault(
+        f"llama.cpp is not here ({'; '.join(missing)})", todo='install it with: pip install "medmind[llamacpp]"'
+    )
 
 
 class LlamaCppGenerator:

@@ -39,6 +39,7 @@ PACKAGES = (
     "gguf",
     "numba",
     "cyllama",
+    "llama-cpp-python",
     "numpy",
     "sacrebleu",
 )

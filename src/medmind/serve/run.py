@@ -13,6 +13,7 @@ from medmind.core.log import say
 from medmind.privacy.logs import install
 from medmind.serve.app import create_app
 from medmind.serve.config import ServeConfig
+from medmind.serve.connection import Connection
 from medmind.serve.keys import VARIABLE, find_key
 from medmind.serve.openai import Before
 from medmind.serve.served import Index
@@ -65,6 +66,7 @@ def server(app: ASGIApp, config: ServeConfig) -> uvicorn.Server:
         port=config.port,
         access_log=False,
         log_config=None,
+        http=Connection,
         server_header=False,
         proxy_headers=False,
         h11_max_incomplete_event_size=1 << 16,
