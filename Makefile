@@ -21,9 +21,16 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/medmind run $(RECIPE)
 
-# llama.cpp compiled for this machine's processor: minutes and a C++ compiler, then prompts are read several times faster.
+# llama.cpp compiled for this machine's processor, mended for batches: minutes, a C++ compiler and patch are needed.
+NATIVE := $(VENV)/llama-cpp-python
 native: $(READY)
-	$(BIN)/python -m pip install -c constraints.txt -e '.[native]'
+	rm -rf $(NATIVE) && mkdir -p $(NATIVE)
+	$(BIN)/python -m pip download --no-binary :all: --no-deps -c constraints.txt -d $(NATIVE) llama-cpp-python
+	tar xzf $(NATIVE)/*.tar.gz -C $(NATIVE) --strip-components=1
+	patch -d $(NATIVE) -p1 < scripts/llama-cpp-python.patch
+	$(BIN)/python -m pip install --force-reinstall --no-deps $(NATIVE)
+	$(BIN)/python -m pip install -c constraints.txt 'llama-cpp-python'
+	rm -r $(NATIVE)
 
 lint: $(READY)
 	$(BIN)/ruff check .

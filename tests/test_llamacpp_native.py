@@ -87,7 +87,7 @@ def test_replies_and_likelihoods_are_alike(gguf_file: Path) -> None:
 def write(decoder: LlamaCppDecoder, sampling: Sampling) -> list[list[int]]:
     """Every prompt's first ten tokens, all in one batch."""
     for slot, prompt in enumerate(PROMPTS):
-        decoder.begin(slot, Work(tuple(prompt), 10, sampling))
+        decoder.begin(slot, Work(tuple(prompt), 10, sampling=sampling))
     found: list[list[int]] = [[] for _ in PROMPTS]
     while any(len(one) < 10 for one in found):
         steps: list[Step] = decoder.step()

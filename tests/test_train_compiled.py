@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, silu
 
-from medmind.train import compiled, numba_passes
+from medmind.train import compiled
 from medmind.train.compiled import bits, number, passes_for
 from medmind.train.gates import activate, differentiate_activation
 from medmind.train.heads import Heads, Turns, attend_heads, differentiate_heads
 from medmind.train.norm import differentiate_normal, normalise, scale_rows
 
+numba_passes = pytest.importorskip("medmind.train.numba_passes")
 TYPES = [torch.float32, torch.bfloat16]
 HEADS = Heads(keys=2, group=3, size=16, scale=0.3)
 LENGTHS = (5, 300, 1, 129)

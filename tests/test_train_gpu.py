@@ -15,9 +15,11 @@ from test_train_methods import TWO_STEPS, run
 from torch._dynamo.testing import CompileCounter
 
 from medmind.core.errors import EnvironmentFault
+from medmind.core.jsonl import read_jsonl
 from medmind.core.offline import keep_quiet
 from medmind.models.catalog import find_model
 from medmind.train import adapter, attention, unsloth
+from medmind.train import fused as fused_module
 from medmind.train.adapter import compile_layers, prepare_model
 from medmind.train.arguments import LIGER
 from medmind.train.config import TrainConfig
@@ -56,9 +58,12 @@ def whole_graphs() -> Iterator[None]:
     attention.register()
 
 
-def test_compiled_layers_learn_the_same_and_are_not_compiled_anew_for_every_length(whole_graphs: None) -> None:
+def test_compiled_layers_learn_the_same_and_are_not_compiled_anew_for_every_length(
+    whole_graphs: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counter = CompileCounter()
-    plain, compiled = (adapted("llama", False, torch.float32) for _ in range(2))
+    plain, compiled = (adapted("llama", fused, torch.float32) for fused in (False, True))
+    monkeypatch.setattr(fused_module, "lengths_of", lambda *inputs, **settings: [])  # not a CPU
     attention.register(compiled=True)
     compile_layers(compiled.base_model.model, backend=counter)
     made = []
@@ -143,6 +148,20 @@ def test_with_unsloth_rows_and_loss_are_the_same(tiny_model: Path, monkeypatch: 
     assert asked["name"] == str(tiny_model) and asked["use_exact_model_name"], "none of Unsloth's own repositories"
     assert (asked["load_in_4bit"], asked["load_in_8bit"], asked["trust_remote_code"]) == (False, False, False)
     assert asked["r"] == config.lora.r and asked["random_state"] == 3
+    assert theirs.peft_config["default"].base_model_name_or_path == spec.source
+
+
+def test_tokens_are_counted_by_us_whatever_is_put_into_the_trainer(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unsloth puts a count of its own into the class; labels of ours are shifted already."""
+
+    def theirs(*given: Any) -> Any:
+        raise AssertionError("the Trainer's own way of counting was asked")
+
+    monkeypatch.setattr(transformers.Trainer, "get_batch_samples", theirs)
+    lines = list(read_jsonl(run(tmp_path, tiny_model)[0].metrics))
+    assert all(line["supervised_tokens"] > 0 for line in lines if "loss" in line)
 
 
 def test_unsloth_tells_nobody_that_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,17 @@
 """Threads that each take documents of their own give the loss and the gradients of one that takes them all."""
 
+import math
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from test_train_engine import open_renderer_of, prepared
 from test_train_layer import LENGTHS, adapted, batch_of
+from transformers import LlamaConfig
 
 from medmind.core.jsonl import read_jsonl
 from medmind.core.rundir import RunDir
@@ -17,11 +20,12 @@ from medmind.train import lanes
 from medmind.train.batches import IGNORED, Row
 from medmind.train.config import LoraConfig, TrainConfig
 from medmind.train.engine import train
-from medmind.train.held_out import held_out_loss
+from medmind.train.held_out import cut, held_out_loss
 from medmind.train.lanes import Lanes, count_lanes, divide, open_lanes
 from medmind.train.loss import completion_loss
 
 FOUR_EXAMPLES = {"per_device_train_batch_size": 4}
+MODEL: Any = SimpleNamespace(config=LlamaConfig())
 
 
 @pytest.fixture
@@ -95,13 +99,13 @@ def test_an_error_in_a_lane_is_an_error(threads: Any) -> None:
 def test_lanes_are_as_many_as_threads_and_documents(threads: Any) -> None:
     threads(3)
     plain = TrainConfig(per_device_train_batch_size=7)
-    found = open_lanes(plain)
+    found = open_lanes(plain, MODEL)
     assert found is not None and (found.count, found.documents) == (3, 2)
     assert count_lanes(plain.model_copy(update={"per_device_train_batch_size": 2})) == 2
     threads(9)
     assert count_lanes(plain) == lanes.MOST
     threads(1)
-    assert open_lanes(plain) is None
+    assert open_lanes(plain, MODEL) is None
 
 
 @pytest.mark.parametrize(
@@ -119,9 +123,19 @@ def test_lanes_are_as_many_as_threads_and_documents(threads: Any) -> None:
 )
 def test_where_chance_or_memory_speak_against_it_there_is_one(threads: Any, settings: dict[str, Any]) -> None:
     threads(2)
-    assert open_lanes(TrainConfig(**(FOUR_EXAMPLES | settings))) is None
-    assert open_lanes(TrainConfig(**FOUR_EXAMPLES), processes=2) is None
-    assert open_lanes(TrainConfig(**FOUR_EXAMPLES)) is not None
+    assert open_lanes(TrainConfig(**(FOUR_EXAMPLES | settings)), MODEL) is None
+    assert open_lanes(TrainConfig(**FOUR_EXAMPLES), MODEL, processes=2) is None
+    assert open_lanes(TrainConfig(**FOUR_EXAMPLES), MODEL) is not None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"attention_dropout": 0.1}, {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}],
+)
+def test_a_model_that_is_not_the_same_at_every_pass_has_one(threads: Any, settings: dict[str, Any]) -> None:
+    threads(2)
+    unsteady: Any = SimpleNamespace(config=LlamaConfig(**settings))
+    assert open_lanes(TrainConfig(**FOUR_EXAMPLES), unsteady) is None
 
 
 def test_the_held_out_loss_is_the_same(threads: Any) -> None:
@@ -133,6 +147,15 @@ def test_the_held_out_loss_is_the_same(threads: Any) -> None:
         rows.append(Row("test", ids, array("i", [*ids[1:], IGNORED]), 1))
     one, two = (held_out_loss(model, rows, config, torch.float32, some) for some in (None, Lanes(2, 1)))
     assert one["eval_loss"] == pytest.approx(two["eval_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("count", "tokens", "expected"),
+    [(2, math.inf, [[9, 40], [3, 17], [26]]), (4, 50, [[9, 40], [3, 17, 26]]), (4, 30, [[9], [40], [3, 17], [26]])],
+)
+def test_held_out_batches_are_bounded_in_rows_and_tokens(count: int, tokens: float, expected: list[list[int]]) -> None:
+    rows = [Row("test", array("i", range(length)), array("i", range(length)), 1) for length in (9, 40, 3, 17, 26)]
+    assert [[len(row.ids) for row in part] for part in cut(rows, count, tokens)] == expected
 
 
 def test_a_run_learns_the_same_with_lanes_and_whatever_a_step_is_made_of(threads: Any, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ class Counts:
     norms: int
     total: int
     adapters: int
+    joined: int
+    """What train/products.py holds beside the weights: A once more, and B in matrices that are mostly zeros."""
     trainable: int
 
 
@@ -60,7 +62,18 @@ def count(spec: ModelSpec, config: TrainConfig) -> Counts:
     linear, norms = shape.num_hidden_layers * sum(layer), (2 * shape.num_hidden_layers + 1) * shape.hidden_size
     adapters = 0 if config.method == "full" else count_adapters(spec, config)
     trainable = shape.parameters if config.method == "full" else adapters
-    return Counts(linear, max(layer), embedding, norms, shape.parameters, adapters, trainable)
+    joined = 0 if config.method == "full" else shape.num_hidden_layers * count_joined(spec, config)
+    return Counts(linear, max(layer), embedding, norms, shape.parameters, adapters, joined, trainable)
+
+
+def count_joined(spec: ModelSpec, config: TrainConfig) -> int:
+    """In a layer: the rows of all matrices that read the same, times the ranks of all their adapters; and every A."""
+    sizes, learn = linears(spec.shape), targets(spec, config)
+    total = 0
+    for group in (ATTENTION_IN, ("o_proj",), MLP_IN, ("down_proj",)):
+        ranks = config.lora.r * sum(name in learn for name in group)
+        total += ranks * (sizes[group[0]][0] + sum(sizes[name][1] for name in group))
+    return total
 
 
 def count_adapters(spec: ModelSpec, config: TrainConfig) -> int:

@@ -74,7 +74,7 @@ def weights(config: TrainConfig, counts: Counts, kind: Kind) -> int:
     if config.method == "full":
         return WIDE * counts.total
     if config.method == "lora":
-        return kind.narrow * counts.total
+        return kind.narrow * (counts.total + counts.joined * kind.fused_layers)
     if config.method == "lora8":
         bits = 8.0
     else:

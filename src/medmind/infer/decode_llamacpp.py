@@ -11,13 +11,12 @@ import numpy as np
 from medmind.core.protocols import Tokenizer
 from medmind.infer.decoder import Judged, Sampling, Step, Work, judge
 from medmind.infer.llamacpp import (
-    CACHE_F16,
-    CACHE_F32,
     FILE_TYPES,
     SMALL_MODEL,
     check_tokenizer,
     load_library,
     load_model,
+    set_precision,
 )
 from medmind.infer.slots import LOGITS, judge_prompt
 
@@ -66,8 +65,8 @@ class LlamaCppDecoder:
         settings.n_ctx, settings.n_seq_max = self.context * slots, slots
         settings.n_batch = CHUNK + slots
         settings.n_threads = settings.n_threads_batch = self._threads
-        settings.type_k = settings.type_v = CACHE_F32 if self.dtype == "f32" else CACHE_F16
-        settings.flash_attn_type, settings.pooling_type = 0, 0
+        settings.pooling_type = 0
+        set_precision(settings, self.dtype)
         session = self._library.LlamaContext(self._model, settings, verbose=False)
         session.set_embeddings_mode(embeddings)
         return session

@@ -50,10 +50,7 @@ def load_library() -> Any:
 
 
 class LlamaCppGenerator:
-    """One sequence at a time with an empty cache, so that a reply depends on its prompt alone.
-
-    A float32 file is computed with a float32 cache, the others with llama.cpp's float16 one.
-    """
+    """One sequence at a time with an empty cache, so that a reply depends on its prompt alone."""
 
     name = "llama.cpp"
 
@@ -73,8 +70,7 @@ class LlamaCppGenerator:
         settings.n_ctx = settings.n_batch = context
         wanted = 1 if self._model.n_params < SMALL_MODEL else os.cpu_count() or 1
         settings.n_threads = settings.n_threads_batch = threads or wanted
-        settings.type_k = settings.type_v = CACHE_F32 if self.dtype == "f32" else CACHE_F16
-        settings.flash_attn_type = 0
+        set_precision(settings, self.dtype)
         self._session = library.LlamaContext(self._model, settings, verbose=False)
         self._batch = library.LlamaBatch(n_tokens=context, embd=0, n_seq_max=1)
         self._sampler = library.LlamaSampler()
@@ -185,6 +181,13 @@ def load_model(library: Any, path: Path) -> Any:
         return Model(str(path), library.LlamaModelParams())
     except (ValueError, RuntimeError, OSError) as error:
         raise DataError(f"llama.cpp cannot load the file: {error}", where=str(path), todo="export it again") from None
+
+
+def set_precision(settings: Any, dtype: str) -> None:
+    """A float32 file has a float32 cache and plain attention; the others float16 and the fused, a tenth faster."""
+    exact = dtype == "f32"
+    settings.type_k = settings.type_v = CACHE_F32 if exact else CACHE_F16
+    settings.flash_attn_type = 0 if exact else 1
 
 
 def check_tokenizer(model: Any, tokenizer: Tokenizer, path: Path) -> None:

@@ -131,6 +131,10 @@ class LlamaModel:
     def n_embd(self) -> int:
         return int(lib.llama_model_n_embd(self.pointer))
 
+    def lora_adapter_init(self, path: str) -> Any:
+        """Nothing where the file is no adapter for this model; it lives as long as the model."""
+        return lib.llama_adapter_lora_init(self.pointer, path.encode())
+
     def metadata(self) -> dict[str, str]:
         key, value = lib.llama_model_meta_key_by_index, lib.llama_model_meta_val_str_by_index
 
@@ -164,7 +168,7 @@ class LlamaBatch:
 
 class LlamaContext:
     def __init__(self, model: LlamaModel, settings: Any, verbose: bool = False) -> None:
-        self._model, self._vocabulary = model, model.get_vocab().n_vocab
+        self._model, self.vocabulary = model, model.get_vocab().n_vocab
         self.pointer = lib.llama_init_from_model(model.pointer, settings)
         if not self.pointer:
             raise ValueError("llama.cpp opens no context: too little memory for it?")
@@ -179,7 +183,8 @@ class LlamaContext:
             raise RuntimeError(f"llama_decode: {fault}")
 
     def get_logits_ith(self, place: int) -> NDArray[np.float32]:
-        return np.ctypeslib.as_array(lib.llama_get_logits_ith(self.pointer, place), (self._vocabulary,)).copy()
+        """They lie where the next decode puts its own."""
+        return np.ctypeslib.as_array(lib.llama_get_logits_ith(self.pointer, place), (self.vocabulary,))
 
     def get_embeddings_ith(self, place: int) -> NDArray[np.float32]:
         return np.ctypeslib.as_array(lib.llama_get_embeddings_ith(self.pointer, place), (self._model.n_embd,)).copy()
@@ -195,37 +200,44 @@ class LlamaContext:
 
 
 class LlamaSampler:
-    """A chain: each link narrows down what the next one sees."""
+    """A chain: each link narrows down what the next one sees. The largest of all needs none."""
 
     def __init__(self) -> None:
-        self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        self._links: list[Callable[[int], Any]] = []
+        """Made when the size of the vocabulary is known."""
+        self._chain: Any = None
 
     def __del__(self) -> None:
-        lib.llama_sampler_free(self._chain)
-
-    def _add(self, link: Any) -> None:
-        lib.llama_sampler_chain_add(self._chain, link)
+        if self._chain:
+            lib.llama_sampler_free(self._chain)
 
     def add_greedy(self) -> None:
-        self._add(lib.llama_sampler_init_greedy())
+        if self._links:
+            self._links.append(lambda size: lib.llama_sampler_init_greedy())
 
     def add_penalties(self, last: int, repeat: float, frequency: float, presence: float) -> None:
-        self._add(lib.llama_sampler_init_penalties(last, repeat, frequency, presence))
+        self._links.append(lambda size: lib.llama_sampler_init_penalties(size, last, repeat, frequency, presence))
 
     def add_top_k(self, count: int) -> None:
-        self._add(lib.llama_sampler_init_top_k(count))
+        self._links.append(lambda size: lib.llama_sampler_init_top_k(count))
 
     def add_top_p(self, share: float, keep: int) -> None:
-        self._add(lib.llama_sampler_init_top_p(share, keep))
+        self._links.append(lambda size: lib.llama_sampler_init_top_p(share, keep))
 
     def add_min_p(self, share: float, keep: int) -> None:
-        self._add(lib.llama_sampler_init_min_p(share, keep))
+        self._links.append(lambda size: lib.llama_sampler_init_min_p(share, keep))
 
     def add_temp(self, temperature: float) -> None:
-        self._add(lib.llama_sampler_init_temp(temperature))
+        self._links.append(lambda size: lib.llama_sampler_init_temp(temperature))
 
     def add_dist(self, seed: int) -> None:
-        self._add(lib.llama_sampler_init_dist(seed))
+        self._links.append(lambda size: lib.llama_sampler_init_dist(seed))
 
     def sample(self, context: LlamaContext, place: int) -> int:
+        if not self._links:
+            return int(context.get_logits_ith(place).argmax())
+        if self._chain is None:
+            self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+            for link in self._links:
+                lib.llama_sampler_chain_add(self._chain, link(context.vocabulary))
         return int(lib.llama_sampler_sample(self._chain, context.pointer, place))

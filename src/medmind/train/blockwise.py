@@ -143,7 +143,7 @@ def blocks(q: torch.Tensor, k: torch.Tensor, scale: float) -> Iterator[tuple[int
         yield start, end, torch.softmax(scores, -1)
 
 
-@lru_cache(maxsize=KEPT // BLOCK)
+@lru_cache(maxsize=16)
 def causal_bias(start: int, group: int, dtype: torch.dtype) -> torch.Tensor:
     """(BLOCK × group, start + BLOCK): 0 where a position may look, minus infinity after it."""
     bias = torch.full((BLOCK, start + BLOCK), -torch.inf, dtype=dtype).triu(start + 1)

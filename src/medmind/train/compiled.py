@@ -2,6 +2,7 @@
 
 from functools import cache
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,16 @@ KNOWN = (torch.bfloat16, torch.float32)
 
 @cache
 def load() -> Any:
-    """The module of passes; nothing where numba is not installed."""
+    """The module of passes; nothing where numba is not installed, or cannot be loaded."""
     try:
         return import_module("medmind.train.numba_passes")
-    except ImportError:
+    except (ImportError, OSError):
         return None
+
+
+def who() -> str:
+    """Which numba compiles them."""
+    return f"numba {version('numba')}" if load() else "without numba"
 
 
 def passes_for(*rows: torch.Tensor) -> Any:

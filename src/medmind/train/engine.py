@@ -48,7 +48,7 @@ def train(
     config = config.model_copy(update={"dtype": machine["dtype"]})
     set_seed(seed)
     model = prepare_model(config, spec, seed)
-    lanes = open_lanes(config, processes)
+    lanes = open_lanes(config, model, processes)
     parameters = count_parameters(model)
     first_step = checkpoint.step_of(resume) if resume else 0
     tell(config, rundir, spec, parameters, rows.counts, first_step)

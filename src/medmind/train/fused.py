@@ -165,7 +165,7 @@ def join_products(layer: Any) -> None:
     same = len({(base.weight.dtype, base.weight.device.type) for base in bases}) == 1
     if layer.self_attn.config.hidden_act != "silu" or not same or not all(map(is_known, modules)):
         return
-    if bases[0].weight.device.type != "cpu":
+    if torch.cuda.is_available() or bases[0].weight.device.type != "cpu":  # on a GPU the twin does it
         return
     ranks = [0 if a is None else len(a) for a, _ in map(adapters_of, modules)]
     layer.products = tuple(Products(bases[cut], ranks[cut]) for cut in CUTS)

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from medmind.core.log import say
 from medmind.train.batches import Row, pack, pad
 from medmind.train.checkpoint import Shelf
 from medmind.train.config import TrainConfig
-from medmind.train.lanes import Lanes
+from medmind.train.lanes import TOKENS, Lanes
 from medmind.train.loss import completion_loss
 from medmind.train.progress import Meter
 from medmind.train.record import MetricsLog
@@ -112,7 +112,8 @@ def held_out_loss(
     model.eval()
     device = next(model.parameters()).device
     ordered = sorted(rows, key=lambda row: (row.source, len(row.ids)))
-    parts = [part for _, of_source in groupby(ordered, key=lambda row: row.source) for part in cut(of_source, config)]
+    most = (lanes.documents, TOKENS) if lanes else (config.per_device_train_batch_size, math.inf)
+    parts = [part for _, of_source in groupby(ordered, key=lambda row: row.source) for part in cut(of_source, *most)]
 
     def loss_of(part: Sequence[Row]) -> float:
         batch = {name: value.to(device) for name, value in (pack if config.packing else pad)(part).items()}
@@ -131,8 +132,13 @@ def held_out_loss(
     return result
 
 
-def cut(rows: Iterable[Row], config: TrainConfig) -> Iterator[list[Row]]:
-    """In batches of the recipe's size."""
-    waiting = iter(rows)
-    while part := list(islice(waiting, config.per_device_train_batch_size)):
+def cut(rows: Iterable[Row], count: int, tokens: float) -> Iterator[list[Row]]:
+    """In batches of so many rows, and of so many tokens where a row is not alone."""
+    part: list[Row] = []
+    for row in rows:
+        if part and (len(part) == count or sum(len(one.ids) for one in (*part, row)) > tokens):
+            yield part
+            part = []
+        part.append(row)
+    if part:
         yield part

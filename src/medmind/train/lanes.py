@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 
 class Lanes:
-    """`documents` is how many a lane holds at a time."""
+    """`documents` is how many a lane holds at a time, one or two more where they are short."""
 
     def __init__(self, count: int, documents: int) -> None:
         self.count, self.documents = count, documents
@@ -131,6 +131,12 @@ def count_lanes(config: TrainConfig, processes: int = 1) -> int:
     return min(torch.get_num_threads(), config.per_device_train_batch_size, MOST)
 
 
-def open_lanes(config: TrainConfig, processes: int = 1) -> Lanes | None:
-    count = count_lanes(config, processes)
+def is_unsteady(config: Any) -> bool:
+    """Whether a pass draws by chance, or leaves rotary positions behind that the next pass does not expect."""
+    rotary = getattr(config, "rope_parameters", None) or {}
+    return bool(config.attention_dropout) or rotary.get("rope_type") in ("dynamic", "longrope")
+
+
+def open_lanes(config: TrainConfig, model: Any, processes: int = 1) -> Lanes | None:
+    count = 1 if is_unsteady(model.config) else count_lanes(config, processes)
     return Lanes(count, config.per_device_train_batch_size // count) if count > 1 else None

@@ -7,6 +7,7 @@ import torch
 from medmind.core.log import say
 from medmind.core.rundir import RunDir
 from medmind.models.load import DTYPES, pick_dtype
+from medmind.train import compiled
 from medmind.train.config import TrainConfig
 
 
@@ -16,7 +17,7 @@ def settle(config: TrainConfig, rundir: RunDir, processes: int, resumed: bool) -
         "dtype": str(pick_dtype(config.dtype)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "processes": processes,
-        "device": f"{device_name()}, torch {torch.__version__}",
+        "device": device_name(),
     }
     if not resumed:
         return here
@@ -33,8 +34,8 @@ def settle(config: TrainConfig, rundir: RunDir, processes: int, resumed: bool) -
 
 def device_name() -> str:
     if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    return f"cpu ({torch.backends.cpu.get_cpu_capability()})"
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    return f"cpu ({torch.backends.cpu.get_cpu_capability()}), torch {torch.__version__}, {compiled.who()}"
 
 
 def dtype_of(machine: dict[str, Any]) -> torch.dtype:

@@ -1,7 +1,7 @@
 """Passes over a CPU's rows for one thread, compiled when first called: each does at once what torch does in many.
 
 Arrays are C-contiguous; of those wider than the rows they hold the first columns are meant. bfloat16 comes as its bits
-in uint16. All is computed in float32 and rounded once. A NaN stays a NaN.
+in uint16. All is computed in float32 and rounded once. A NaN that a computation makes stays one.
 """
 
 from functools import partial

@@ -83,7 +83,7 @@ class Bench:
         self.model = model.to(self.device).train()
         if config.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
-        self.lanes = open_lanes(config)
+        self.lanes = open_lanes(config, model)
         self.load = time.perf_counter() - start
         self.trainable = count_parameters(model)["trainable"]
         arguments = training_arguments(config, RunDir(folder), self.dtype, seed)

@@ -1,6 +1,7 @@
 """A small subclass of transformers.Trainer: its loop, our loss and our checkpoints."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,12 @@ class PackedTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], torch.Tensor | int | None]:
-        """A process without an example in an epoch's last step reads a token that teaches nothing: all step at once."""
-        batches, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        """A process without an example in an epoch's last step reads a token that teaches nothing: all step at once.
+
+        Written out, since Unsloth puts a count of its own in the place of the Trainer's.
+        """
+        batches = list(islice(epoch_iterator, num_batches))
+        count = self._get_num_items_in_batch(batches, device)
         rows: Any = self.train_dataset
         while len(batches) < num_batches:
             nothing: Any = [silent(rows[0])]

@@ -40,6 +40,9 @@ def prepare(config: TrainConfig, spec: ModelSpec, seed: int) -> torch.nn.Module:
         random_state=seed,
     )
     prepared.config.use_cache = False
+    for adapter in prepared.peft_config.values():  # not where the weights lie here
+        adapter.base_model_name_or_path = spec.source
+        adapter.revision = None if spec.local else spec.revision
     for parameter in prepared.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
