@@ -21,7 +21,7 @@ from medmind.infer.llamacpp import (
 from medmind.infer.slots import LOGITS, judge_prompt
 
 CHUNK = 256
-"""Tokens of prompts in one decode, beside one token of everyone who is writing."""
+"""Tokens of prompts in one decode, beside one token of everyone who is writing; a fast binding says its own."""
 
 
 @dataclass
@@ -54,16 +54,17 @@ class LlamaCppDecoder:
         self.slots, self.context = slots, min(context, self._model.n_ctx_train)
         wanted = 1 if self._model.n_params < SMALL_MODEL else os.cpu_count() or 1
         self._threads = threads or wanted
+        self._chunk: int = getattr(self._library, "CHUNK", CHUNK)
         self._session = self._open_session(slots)
-        self._batch = self._library.LlamaBatch(n_tokens=CHUNK + slots, embd=0, n_seq_max=1)
-        self._echo_chunk = max(16, min(CHUNK, LOGITS // self._model.n_vocab))
+        self._batch = self._library.LlamaBatch(n_tokens=self._chunk + slots, embd=0, n_seq_max=1)
+        self._echo_chunk = max(16, min(self._chunk, LOGITS // self._model.n_vocab))
         self._underway: dict[int, Growing] = {}
         self._embedder: Any = None
 
     def _open_session(self, slots: int, embeddings: bool = False) -> Any:
         settings = self._library.LlamaContextParams()
         settings.n_ctx, settings.n_seq_max = self.context * slots, slots
-        settings.n_batch = CHUNK + slots
+        settings.n_batch = self._chunk + slots
         settings.n_threads = settings.n_threads_batch = self._threads
         settings.pooling_type = 0
         set_precision(settings, self.dtype)
@@ -85,8 +86,8 @@ class LlamaCppDecoder:
             self._embedder = self._open_session(slots=1, embeddings=True)
         self._embedder.kv_cache_clear()
         total = np.zeros(self._model.n_embd)
-        for start in range(0, len(ids), CHUNK):
-            part = ids[start : start + CHUNK]
+        for start in range(0, len(ids), self._chunk):
+            part = ids[start : start + self._chunk]
             self._batch.clear()
             for offset, token in enumerate(part):
                 self._batch.add(token, start + offset, [0], True)
@@ -108,10 +109,10 @@ class LlamaCppDecoder:
 
         Writers come first; what room is left goes to prompts, the shortest rest first.
         """
-        room, place, laid = CHUNK, 0, []
+        room, place, laid = self._chunk, 0, []
         order = sorted(self._underway.items(), key=lambda pair: (pair[1].reading, len(pair[1].pending), pair[0]))
         for slot, one in order:
-            limit = self._echo_chunk if one.work.echo else CHUNK
+            limit = self._echo_chunk if one.work.echo else self._chunk
             count = min(len(one.pending), limit, room) if one.reading else 1
             if not count:
                 continue
