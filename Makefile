@@ -25,7 +25,7 @@ demo: $(READY)
 NATIVE := $(VENV)/llama-cpp-python
 native: $(READY)
 	rm -rf $(NATIVE) && mkdir -p $(NATIVE)
-	$(BIN)/python -m pip download --no-binary :all: --no-deps -c constraints.txt -d $(NATIVE) llama-cpp-python
+	$(BIN)/python -m pip download --no-binary llama-cpp-python --no-deps -c constraints.txt -d $(NATIVE) llama-cpp-python
 	tar xzf $(NATIVE)/*.tar.gz -C $(NATIVE) --strip-components=1
 	patch -d $(NATIVE) -p1 < scripts/llama-cpp-python.patch
 	$(BIN)/python -m pip install --force-reinstall --no-deps $(NATIVE)
@@ -51,7 +51,7 @@ check: lint test
 VOCABULARIES ?= $(or $(MEDMIND_VOCAB),$(HOME)/.cache/medmind-tests)
 fixtures: $(READY)
 	mkdir -p $(VOCABULARIES)
-	$(BIN)/python -m pip download --no-binary :all: --no-deps -d $(VOCABULARIES) llama-cpp-python==0.3.36
+	$(BIN)/python -m pip download --no-binary llama-cpp-python --no-deps -d $(VOCABULARIES) llama-cpp-python==0.3.36
 	tar xzf $(VOCABULARIES)/llama_cpp_python-0.3.36.tar.gz -C $(VOCABULARIES) --strip-components=4 --wildcards \
 		'*/models/ggml-vocab-llama-bpe.gguf' '*/models/ggml-vocab-qwen2.gguf'
 	rm $(VOCABULARIES)/llama_cpp_python-0.3.36.tar.gz

@@ -28,6 +28,7 @@ from medmind.train.batches import IGNORED, Row
 from medmind.train.config import LoraConfig, TrainConfig
 from medmind.train.held_out import held_out_loss
 from medmind.train.progress import memory_gb
+from medmind.train.trainer import PackedTrainer
 
 STARTED = time.perf_counter()
 TRL = os.environ.get("TRL", "runs/trl")
@@ -61,13 +62,15 @@ class Clock:
     steps: list[Step] = field(default_factory=list)
 
     def attach(self) -> None:
-        fetch: Any = transformers.Trainer.get_batch_samples
         end: Any = CallbackHandler.on_step_end
 
-        def fetched(trainer: Any, *args: Any, **settings: Any) -> Any:
-            batches, count = fetch(trainer, *args, **settings)
-            self.steps.append(Step(*(sum(part) for part in zip(*map(measure, batches), strict=True))))
-            return batches, count
+        def watch(fetch: Any) -> Any:
+            def fetched(trainer: Any, *args: Any, **settings: Any) -> Any:
+                batches, count = fetch(trainer, *args, **settings)
+                self.steps.append(Step(*(sum(part) for part in zip(*map(measure, batches), strict=True))))
+                return batches, count
+
+            return fetched
 
         def ended(handler: Any, *args: Any, **settings: Any) -> Any:
             if torch.cuda.is_available():
@@ -75,8 +78,9 @@ class Clock:
             self.steps[-1].wall, self.steps[-1].cpu = time.perf_counter(), time.process_time()
             return end(handler, *args, **settings)
 
-        trainer: Any = transformers.Trainer
-        trainer.get_batch_samples = fetched
+        kinds: tuple[Any, ...] = (transformers.Trainer, PackedTrainer)
+        for kind in kinds:
+            kind.get_batch_samples = watch(kind.get_batch_samples)
         handler: Any = CallbackHandler
         handler.on_step_end = ended
 

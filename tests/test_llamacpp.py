@@ -13,7 +13,7 @@ from medmind.export import gguf
 from medmind.export.merge import merge
 from medmind.export.metadata import Facts
 from medmind.infer.hf import HfGenerator
-from medmind.infer.llamacpp import BINDINGS, LlamaCppGenerator, load_library
+from medmind.infer.llamacpp import BINDINGS, LlamaCppGenerator, find_library, has_library, load_library
 from medmind.models.catalog import describe_folder
 
 PROMPTS = [[1, 3, 500 + n, 600, 700, 4] for n in range(4)]
@@ -102,13 +102,14 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delitem(sys.modules, name)
     for package in BINDINGS:
         monkeypatch.setitem(sys.modules, package, None)
-    load_library.cache_clear()
+    find_library.cache_clear()
     yield
-    load_library.cache_clear()
+    find_library.cache_clear()
 
 
 @pytest.mark.usefixtures("no_library")
 def test_without_the_library(file: Path) -> None:
+    assert not has_library()
     with pytest.raises(EnvironmentFault, match=r'pip install "medmind\[llamacpp\]"'):
         LlamaCppGenerator(file, [2], 64)
 

@@ -12,7 +12,7 @@ from medmind.export.metadata import Facts
 from medmind.infer import llamacpp
 from medmind.infer.decode_llamacpp import LlamaCppDecoder
 from medmind.infer.decoder import Sampling, Step, Work
-from medmind.infer.llamacpp import BINDINGS, LlamaCppGenerator, load_library, load_model
+from medmind.infer.llamacpp import BINDINGS, LlamaCppGenerator, find_library, load_library, load_model
 
 pytest.importorskip("llama_cpp", reason="make native compiles it")
 pytest.importorskip("cyllama")
@@ -22,16 +22,17 @@ TEXTS = ["Rhinitis is swelling of the nose.", "naïve 5 µg 鼻炎 🫁", " two 
 
 def use(package: str) -> Any:
     """The library of one binding, from now on."""
-    load_library.cache_clear()
+    find_library.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llamacpp, "BINDINGS", {package: BINDINGS[package]})
         return load_library()
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def afresh() -> Iterator[None]:
+    find_library.cache_clear()
     yield
-    load_library.cache_clear()
+    find_library.cache_clear()
 
 
 def by_both(make: Callable[[], Any]) -> list[Any]:
@@ -72,8 +73,11 @@ def test_a_file_is_read_alike(gguf_file: Path) -> None:
         other.token_eos(),
         other.get_add_bos(),
     )
-    ids = mine.tokenize(TEXTS[1] * 50, False, False)
-    assert mine.detokenize(ids, 1, True, False) == other.detokenize(ids, 16 * len(ids), True, False)
+    for text in (*TEXTS, TEXTS[1] * 50):
+        ids = mine.tokenize(text, False, False)
+        written = mine.detokenize(ids, 1, True, False)
+        assert written.lstrip() == other.detokenize(ids, 16 * len(ids) + 16, True, False).lstrip()
+        assert len(written) >= len(text), "blanks at the beginning stay"
 
 
 def test_replies_and_likelihoods_are_alike(gguf_file: Path) -> None:
@@ -107,6 +111,37 @@ def test_a_batch_writes_alike(gguf_file: Path, sampling: Sampling) -> None:
     ours, theirs = by_both(lambda: LlamaCppDecoder(gguf_file, 4, 64))
     assert write(ours, sampling) == write(theirs, sampling) == write(ours, sampling)
     assert ours.embed(PROMPTS[0]) == pytest.approx(theirs.embed(PROMPTS[0]), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["q4_k_m", "q6_k", "q8_0", "f16"])
+@pytest.mark.parametrize("count", [1, 16, 17, 60])
+def test_whatever_it_multiplies_by_it_is_the_same_model(
+    kind: str, count: int, gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few rows and many, weights copied or not: each has kernels of its own, and the patch changes some."""
+    gguf.write(gguf_file.parent / "merged", tmp_path / "small.gguf", kind, Facts("tiny", "MIT", "nano", ""))
+    ids = [1, *range(500, 499 + count)]
+
+    def logits() -> Any:
+        return LlamaCppGenerator(tmp_path / "small.gguf", [2], 64).logits(ids, 0)
+
+    ours, theirs = by_both(logits)
+    native = use("llama_cpp")
+    monkeypatch.setattr(native, "TILED", not native.TILED)
+    for found in (ours, logits()):
+        assert found.shape == theirs.shape == (count, found.shape[1])
+        assert abs(found - theirs).max() < 0.05 * theirs.std()
+
+
+def test_a_model_outlives_its_contexts(gguf_file: Path) -> None:
+    library = use("llama_cpp")
+    model = load_model(library, gguf_file)
+    session = library.LlamaContext(model, library.LlamaContextParams())
+    model.__del__()
+    assert model.pointer, "a context still reads it"
+    session.__del__()
+    assert model.pointer is None
+    session.pointer = None
 
 
 def test_k_quants_are_the_same_bytes(gguf_file: Path, tmp_path: Path) -> None:

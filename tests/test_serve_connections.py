@@ -1,5 +1,7 @@
 """Connections that ask nothing: they are closed in time, are never too many, and keep nobody out."""
 
+import contextlib
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -17,8 +19,10 @@ HEAD = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 @pytest.fixture
 def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
-    monkeypatch.setattr(connection, "SLOWEST_HEAD", 0.4)
-    with listening(Fake()) as url:
+    monkeypatch.setattr(connection, "SLOWEST", {"head": 0.4, "rest of a body": 1.0})
+    fake = Fake(write=lambda _: "word " * 60)
+    fake.decoder.pause = 0.02
+    with listening(fake) as url:
         yield "127.0.0.1", urlsplit(url).port or 0
 
 
@@ -67,14 +71,46 @@ def test_a_body_that_nobody_reads_is_not_waited_for(address: tuple[str, int]) ->
 
 
 def test_a_connection_that_asks_stays(address: tuple[str, int]) -> None:
-    """Past the time for a head, between two requests and in the middle of a slow one."""
+    """Past the time for a head between two requests; two may come at once."""
     with socket.create_connection(address) as client:
-        for _ in range(2):
-            client.sendall(HEAD + b"\r\n")
-            client.settimeout(5)
-            assert client.recv(4096).startswith(b"HTTP/1.1 200")
-            time.sleep(0.6)
+        for asked in (HEAD, HEAD, HEAD + b"\r\n" + HEAD):
+            client.sendall(asked + b"\r\n")
+            client.settimeout(0.3)
+            found = b""
+            with contextlib.suppress(TimeoutError):
+                while more := client.recv(4096):
+                    found += more
+            assert found.count(b"HTTP/1.1 200") == asked.count(b"GET")
+            time.sleep(0.5)
         assert not is_closed(client)
+
+
+def test_a_slow_body_and_a_slow_answer_are_waited_for(address: tuple[str, int]) -> None:
+    body = json.dumps(ASK).encode()
+    with socket.create_connection(address) as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n")
+        client.sendall(b"Content-Length: %d\r\n\r\n" % len(body))
+        for start in range(0, len(body), 20):
+            client.sendall(body[start : start + 20])
+            time.sleep(0.15)
+        client.settimeout(5)
+        found = b""
+        while b"[DONE]" not in found:
+            more = client.recv(4096)
+            assert more, "closed before its end"
+            found += more
+    assert found.count(b"word") == 60
+
+
+def test_after_a_body_that_nobody_read_the_next_head_has_its_time(address: tuple[str, int]) -> None:
+    with socket.create_connection(address) as client:
+        client.sendall(b"POST /v1/models HTTP/1.1\r\nHost: elsewhere\r\nContent-Length: 9\r\n\r\n")
+        client.settimeout(2)
+        assert client.recv(4096).startswith(b"HTTP/1.1 403")
+        for sent in (b"four", b"five!", HEAD[:20], HEAD[20:] + b"\r\n"):
+            time.sleep(0.25)
+            client.sendall(sent)
+        assert client.recv(4096).startswith(b"HTTP/1.1 200")
 
 
 def test_the_longest_idle_gives_way_and_no_stream_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,11 +120,8 @@ def test_the_longest_idle_gives_way_and_no_stream_does(monkeypatch: pytest.Monke
     with listening(fake) as url, httpx.stream("POST", f"{url}/v1/chat/completions", json=ASK, timeout=20) as found:
         lines = found.iter_lines()
         next(lines)
-        idle = []
-        for _ in range(12):
-            idle.append(socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)))
-            time.sleep(0.02)
-        until(lambda: [is_closed(one) for one in idle] == [True] * 7 + [False] * 5, 2)
+        idle = [socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)) for _ in range(60)]
+        until(lambda: sum(map(is_closed, idle)) == 55, 2)
         assert list(lines)[-2] == "data: [DONE]"
         assert httpx.get(f"{url}/health").status_code == 200
         for one in idle:

@@ -81,7 +81,8 @@ def attempt(work: Any) -> tuple[Any, str]:
 
 def broken(versions: Mapping[str, str | None]) -> dict[str, str]:
     """Optional packages with code of their own for this machine, which may not load."""
-    modules = {"bitsandbytes": "bitsandbytes", "numba": "numba", "cyllama": "cyllama", "llama-cpp-python": "llama_cpp"}
+    modules = {"bitsandbytes": "bitsandbytes", "numba": "numba", "cyllama": "cyllama"}
+    modules["llama-cpp-python"] = "medmind.infer.native"
     here = {name: module for name, module in modules.items() if versions[name]}
     tried = {name: attempt(lambda module=module: importlib.import_module(module))[1] for name, module in here.items()}
     return {name: why for name, why in tried.items() if why}

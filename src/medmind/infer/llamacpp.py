@@ -1,7 +1,6 @@
 """Text and log-likelihoods from a GGUF through llama.cpp (cyllama, or native.py): what people will run, run here."""
 
 import importlib
-import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -26,12 +25,23 @@ SMALL_MODEL = 100_000_000
 
 
 def has_library() -> bool:
-    return any(importlib.util.find_spec(package) for package in BINDINGS)
+    """Whether a binding is here; one that is here and does not load is an error."""
+    return find_library()[0] is not None
+
+
+def load_library() -> Any:
+    """The low-level module of the best binding here, with llama.cpp's own log switched off."""
+    library, missing = find_library()
+    if library is None:
+        raise EnvironmentFault(
+            f"llama.cpp is not here ({missing})", todo='install it with: pip install "medmind[llamacpp]"'
+        )
+    return library
 
 
 @cache
-def load_library() -> Any:
-    """The low-level module of the best binding here, with llama.cpp's own log switched off."""
+def find_library() -> tuple[Any, str]:
+    """It, or why there is none."""
     missing = []
     for package, module in BINDINGS.items():
         try:
@@ -43,10 +53,8 @@ def load_library() -> Any:
             raise EnvironmentFault(f"the binding {package} does not load: {error}", todo=todo) from None
         else:
             library.disable_logging()
-            return library
-    raise EnvironmentFault(
-        f"llama.cpp is not here ({'; '.join(missing)})", todo='install it with: pip install "medmind[llamacpp]"'
-    )
+            return library, ""
+    return None, "; ".join(missing)
 
 
 class LlamaCppGenerator:

@@ -3,12 +3,13 @@
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-SLOWEST_HEAD = 10.0
-"""Seconds for the head of a request to arrive, counted from the connection or from the head's first byte."""
+SLOWEST = {"head": 10.0, "rest of a body": 30.0}
+"""Seconds for what a client sends while nobody works for it: a request's head, or a body after its answer."""
 IDLE = 256
-"""Connections that may stand open without a request; the one that has been so for longest gives way to the next."""
+"""Connections that may stand open without a request; those that have been so for longest give way to the next."""
 
 
 class Connection(H11Protocol):
@@ -16,7 +17,8 @@ class Connection(H11Protocol):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._head: asyncio.TimerHandle | None = None
+        self._expected = ""
+        self._timer: asyncio.TimerHandle | None = None
         self.idle_since = self.loop.time()
 
     @property
@@ -25,34 +27,42 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        idle = [one for one in self.connections if isinstance(one, Connection) and one.idle]
-        if len(idle) > IDLE:
-            min(idle, key=lambda one: one.idle_since).transport.close()
-        self._await_head()
+        open_ones = (one for one in self.connections if isinstance(one, Connection) and not one.transport.is_closing())
+        idle = sorted((one for one in open_ones if one.idle), key=lambda one: one.idle_since)
+        for one in idle[: max(0, len(idle) - IDLE)]:
+            one.let_go()
+        self._expect("head")
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        self._await_head()
+        self._expect(self._what_comes())
 
     def on_response_complete(self) -> None:
         self.idle_since = self.loop.time()
         super().on_response_complete()
+        self._expect("" if (comes := self._what_comes()) == "head" else comes)  # uvicorn waits for the next one
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget_head()
+        self._expect("")
         super().connection_lost(exc)
 
-    def _await_head(self) -> None:
-        if not self.idle:
-            self._forget_head()
-        elif self._head is None:
-            self._head = self.loop.call_later(SLOWEST_HEAD, self._close_if_idle)
-
-    def _forget_head(self) -> None:
-        if self._head:
-            self._head.cancel()
-            self._head = None
-
-    def _close_if_idle(self) -> None:
-        if self.idle:
+    def let_go(self) -> None:
+        """At once, also where an answer lies there that nobody fetches."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
             self.transport.close()
+
+    def _what_comes(self) -> str:
+        if not self.idle:
+            return ""
+        return "rest of a body" if self.conn.their_state is h11.SEND_BODY else "head"
+
+    def _expect(self, what: str) -> None:
+        """From now on, unless it is expected already."""
+        if what == self._expected:
+            return
+        if self._timer:
+            self._timer.cancel()
+        self._expected = what
+        self._timer = self.loop.call_later(SLOWEST[what], self.let_go) if what else None
