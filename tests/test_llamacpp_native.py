@@ -130,7 +130,7 @@ def test_whatever_it_multiplies_by_it_is_the_same_model(
     monkeypatch.setattr(native, "TILED", not native.TILED)
     for found in (ours, logits()):
         assert found.shape == theirs.shape == (count, found.shape[1])
-        assert abs(found - theirs).max() < 0.05 * theirs.std()
+        assert abs(found - theirs).mean() < 0.02 * theirs.std()
 
 
 def test_a_model_outlives_its_contexts(gguf_file: Path) -> None:

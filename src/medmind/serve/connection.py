@@ -6,8 +6,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-SLOWEST = {"head": 10.0, "rest of a body": 30.0}
-"""Seconds for what a client sends while nobody works for it: a request's head, or a body after its answer."""
+SLOWEST = {"head": 10.0, "rest of a body": 30.0, "another request": 30.0}
+"""Seconds for what a client sends while nobody works for it; a body may still come when its answer is there."""
 IDLE = 256
 """Connections that may stand open without a request; those that have been so for longest give way to the next."""
 
@@ -40,7 +40,7 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         self.idle_since = self.loop.time()
         super().on_response_complete()
-        self._expect("" if (comes := self._what_comes()) == "head" else comes)  # uvicorn waits for the next one
+        self._expect(self._what_comes())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect("")
@@ -56,7 +56,9 @@ class Connection(H11Protocol):
     def _what_comes(self) -> str:
         if not self.idle:
             return ""
-        return "rest of a body" if self.conn.their_state is h11.SEND_BODY else "head"
+        if self.conn.their_state is h11.SEND_BODY:
+            return "rest of a body"
+        return "head" if self.cycle is None or self.conn.trailing_data[0] else "another request"
 
     def _expect(self, what: str) -> None:
         """From now on, unless it is expected already."""
