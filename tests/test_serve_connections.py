@@ -106,7 +106,10 @@ def test_after_a_body_that_nobody_read_the_next_head_has_its_time(address: tuple
     with socket.create_connection(address) as client:
         client.sendall(b"POST /v1/models HTTP/1.1\r\nHost: elsewhere\r\nContent-Length: 9\r\n\r\n")
         client.settimeout(2)
-        assert client.recv(4096).startswith(b"HTTP/1.1 403")
+        found = client.recv(4096)
+        while not found.endswith(b"}}"):
+            found += client.recv(4096)
+        assert found.startswith(b"HTTP/1.1 403")
         for sent in (b"four", b"five!", HEAD[:20], HEAD[20:] + b"\r\n"):
             time.sleep(0.25)
             client.sendall(sent)
