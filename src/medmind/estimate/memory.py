@@ -10,6 +10,8 @@ from medmind.train.config import TrainConfig
 
 PROCESS = 490_000_000
 """Python, torch, transformers, peft and what reading the data left behind."""
+LANES = 180_000_000
+"""Compiled passes, what compiled them, and the heaps of several threads."""
 SLACK = 1.1
 """What the allocator holds for each byte kept for the backward pass."""
 WORK = 2.75
@@ -50,7 +52,7 @@ def predict(spec: ModelSpec, config: TrainConfig, batch: Batch, dtype_bytes: int
     held = kept(spec, config, batch, kind) + copies(config, counts, kind)
     work = WORK * kept_by_layer(spec, config, batch, kind)
     return {
-        "process": PROCESS,
+        "process": PROCESS + (LANES if lanes > 1 else 0),
         "weights": weights(config, counts, kind),
         "adapters": WIDE * counts.adapters,
         "gradients": WIDE * counts.trainable * (2 * lanes if lanes > 1 else 1),  # of a pass, and of all so far

@@ -2,7 +2,7 @@
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,11 @@ def load() -> Any:
 
 
 def who() -> str:
-    """Which numba compiles them."""
-    return f"numba {version('numba')}" if load() else "without numba"
+    """Which numba would compile them; asked without loading it."""
+    try:
+        return f"numba {version('numba')}"
+    except PackageNotFoundError:
+        return "without numba"
 
 
 def passes_for(*rows: torch.Tensor) -> Any:

@@ -132,7 +132,7 @@ def probe(config: TrainConfig, spec: ModelSpec, batches: Sequence[Sequence[Row]]
         thin = replace(spec, source=name, local=True, shape=replace(spec.shape, num_hidden_layers=layers))
         make_weights(thin, Path(name), {})
         bench = Bench(config, thin, Path(name), seed)
-        bench.run([cut(batches[0][0], FEW)])  # the first of all pays for what is set up once
+        bench.run(shorten(batches[0], FEW))  # the first of all pays for what is set up once
         bench.update()
         return time_whole(bench, batches) if whole else time_layers(bench, batches, spec)
 
@@ -155,7 +155,7 @@ def time_layers(bench: Bench, batches: Sequence[Sequence[Row]], spec: ModelSpec)
 
     The straight lines are drawn on to all layers and to any number of tokens.
     """
-    first = timed(bench, [cut(batches[0][0], FEW)])
+    first = timed(bench, shorten(batches[0], FEW))
     affordable = int(FEW * max(2.0, SECONDS / 2 / first[1].seconds))
     many = shorten(batches[0], affordable)
     few = shorten(many, max(FEW, sum(len(row.ids) for row in many) // 4))
@@ -202,10 +202,6 @@ def cut(row: Row, tokens: int) -> Row:
 
 
 def shorten(rows: Sequence[Row], tokens: int) -> list[Row]:
-    """As many of the rows as have that many tokens, the last one cut."""
-    kept: list[Row] = []
-    for row in rows:
-        room = tokens - sum(len(one.ids) for one in kept)
-        if room > 1:
-            kept.append(cut(row, room))
-    return kept
+    """To that many tokens in all, each to its share: as many documents, or threads that share them out stand idle."""
+    total = sum(len(row.ids) for row in rows)
+    return [cut(row, max(2, len(row.ids) * tokens // total)) for row in rows] if total > tokens else list(rows)
