@@ -56,7 +56,7 @@ def test_no_token_is_ever_shown(
 def test_a_missing_package_is_a_fault_and_an_absent_option_is_none(
     quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    versions = {"spacy": None, "peft": None}
+    versions = {"spacy": None, "llama-cpp-python": None, "peft": None}
     monkeypatch.setattr(doctor, "find_version", lambda name: versions.get(name, "1.0"))
     assert main(["doctor", "--json"]) == 3
     told = capsys.readouterr()
