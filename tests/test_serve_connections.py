@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -129,3 +130,41 @@ def test_the_longest_idle_gives_way_and_no_stream_does(monkeypatch: pytest.Monke
         assert httpx.get(f"{url}/health").status_code == 200
         for one in idle:
             one.close()
+
+
+def test_an_answer_that_nobody_fetches_is_not_kept(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the connection was to stay or to close: what lies unread is thrown away, and the client is told so."""
+    made = connection.Connection.connection_made
+
+    def with_little_room(self: connection.Connection, transport: Any) -> None:
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        made(self, transport)
+
+    monkeypatch.setattr(connection.Connection, "connection_made", with_little_room)
+    monkeypatch.setitem(connection.SLOWEST, "another request", 0.5)
+    for kept in ("keep-alive", "close"):
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(address)
+            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: %s\r\n\r\n" % kept.encode())
+            time.sleep(1.5)
+            found = b""
+            client.settimeout(2)
+            with contextlib.suppress(ConnectionError):
+                while more := client.recv(4096):
+                    found += more
+        head, _, body = found.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        assert head.startswith(b"HTTP/1.1 200") and len(body) < length
+
+
+def test_whoever_is_idle_does_not_keep_the_server_from_stopping() -> None:
+    refused = b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"
+    with contextlib.ExitStack() as clients:
+        with listening(Fake()) as url:
+            for sent in (b"", b"GET /hea", HEAD + b"\r\n", refused):
+                client = clients.enter_context(socket.create_connection(("127.0.0.1", urlsplit(url).port or 0)))
+                client.sendall(sent)
+            time.sleep(0.3)
+            start = time.monotonic()
+        assert time.monotonic() - start < 5
