@@ -25,6 +25,7 @@ from medmind.recipe.load import dump_recipe, load_recipe
 from medmind.serve.config import ServeConfig
 
 F32 = ("export.gguf=[f32]", "export.modelfile_from=f32")
+TRAINED = {"train": {"key": "", "files": {"train/adapter/adapter_model.safetensors": "a"}}}
 HOSTILE = ("serve.host=0.0.0.0", "serve.redact_phi=false", "trust_remote_code=true")
 
 
@@ -42,8 +43,10 @@ def run(gguf_file: Path, tmp_path: Path) -> RunDir:
     """What is packed of a run whose recipe opens every door."""
     rundir = RunDir(tmp_path / "mine")
     write_text(rundir.recipe, dump_recipe(load_recipe("base", ["model=nano", "name=mine", *HOSTILE, *F32])))
-    write_json(rundir.manifest, {"stages": {"train": {}}})
+    write_json(rundir.manifest, {"stages": TRAINED | {"export": {"key": "", "files": {"export/model-f32.gguf": ""}}}})
     rundir.export.mkdir()
+    write_json(rundir.merged_from, {"trained": {"adapter_model.safetensors": "a"}})
+    write_json(rundir.parity, {"passed": True})
     shutil.copy(gguf_file, rundir.gguf("f32"))
     return rundir
 
@@ -86,6 +89,31 @@ def test_a_bundle_with_a_merged_checkpoint_needs_no_other_model(run: RunDir, ggu
             read_target(place, ["serve.base=true"])
         with pytest.raises(UsageError, match="no such GGUF"):
             read_target(place, ["serve.engine=llama.cpp"])
+
+
+@pytest.mark.parametrize(
+    ("file", "said", "why"),
+    [
+        ("parity", {"passed": False}, "does not answer as the model does"),
+        ("manifest", {"stages": TRAINED}, "has not finished with it"),
+        ("merged_from", {"trained": {"adapter_model.safetensors": "c"}}, "trained again since it was made"),
+    ],
+)
+def test_a_gguf_that_is_not_proven_to_be_what_was_trained_is_not_served(
+    file: str, said: dict[str, object], why: str, run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, gguf = str(run.root), run.gguf("f32")
+    for named in (root, str(gguf)):
+        assert read_target(named, ["serve.engine=llama.cpp"]).gguf == gguf
+    assert read_target(root, []).gguf == gguf
+    write_json(getattr(run, file), said)
+    for named in (root, str(gguf)):
+        with pytest.raises(GateError, match=why):
+            read_target(named, ["serve.engine=llama.cpp"])
+    capsys.readouterr()
+    found = read_target(root, [])
+    assert (found.trained, found.gguf) == (run.adapter, None)
+    assert why in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_no_bundle_or_a_changed_one_is_refused(bundle: Path, tmp_path: Path) -> None:

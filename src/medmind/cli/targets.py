@@ -23,7 +23,7 @@ from medmind.cli.foreign import (
     says_model,
     settle_hub,
 )
-from medmind.core.errors import UsageError
+from medmind.core.errors import GateError, UsageError
 from medmind.core.log import say
 from medmind.core.offline import is_kept_home
 from medmind.core.rundir import RunDir
@@ -77,7 +77,7 @@ def read_target(text: str, sets: Sequence[str]) -> Target:
         return read_gguf(path, sets)
     if is_bundle(path):
         recipe, trained, gguf = read_bundle(path, sets)
-        served = exported(recipe, gguf) if trained else gguf
+        served = exported(recipe, RunDir(path), gguf) if trained or not gguf else proven(RunDir(path), gguf)
         return Target(recipe, recipe.name, RunDir(path), trained, served)
     if (path / ADAPTER).is_file():
         return Target(based_on(base_of(path), sets, text), path.absolute().name, trained=path)
@@ -92,7 +92,8 @@ def read_target(text: str, sets: Sequence[str]) -> Target:
             todo=f"medmind run {text} starts it or takes it up where it stopped; {recipe.model} is the base model",
         )
     trained = rundir.model if recipe.train.method == "full" else rundir.adapter
-    return Target(recipe, recipe.name, rundir, trained, exported(recipe, rundir.gguf(recipe.export.modelfile_from)))
+    gguf = rundir.gguf(recipe.export.modelfile_from)
+    return Target(recipe, recipe.name, rundir, trained, exported(recipe, rundir, gguf))
 
 
 def read_gguf(path: Path, sets: Sequence[str]) -> Target:
@@ -102,15 +103,16 @@ def read_gguf(path: Path, sets: Sequence[str]) -> Target:
         raise UsageError("no such file", where=str(path))
     if rundir.recipe.is_file() and rundir.export == path.absolute().parent and not is_bundle(rundir.root):
         recipe = load_recipe(str(rundir.root), sets)
-        return Target(recipe, recipe.name, rundir, gguf=path)
+        return Target(recipe, recipe.name, rundir, gguf=proven(rundir, path))
     from medmind.export.header import read_tensors
 
     read_tensors(path)
     return Target(based_on("", sets, str(path)), path.stem, gguf=path)
 
 
-def exported(recipe: Recipe, gguf: Path | None) -> Path | None:
+def exported(recipe: Recipe, rundir: RunDir, gguf: Path | None) -> Path | None:
     """The GGUF that is served in the place of the checkpoint."""
+    from medmind.export.proven import doubt
     from medmind.infer.llamacpp import has_library
 
     wanted = recipe.serve.engine
@@ -118,7 +120,23 @@ def exported(recipe: Recipe, gguf: Path | None) -> Path | None:
         if wanted == "llama.cpp":
             raise UsageError("the run has no such GGUF", where=str(gguf or "export"), todo="run the export stage first")
         return None
-    return gguf if wanted == "llama.cpp" or (wanted == "auto" and has_library()) else None
+    if wanted == "llama.cpp":
+        return proven(rundir, gguf)
+    if wanted != "auto" or not has_library():
+        return None
+    if fault := doubt(rundir, gguf):
+        say(f"{gguf}: {fault}; the checkpoint answers in its place", style="yellow")
+        return None
+    return gguf
+
+
+def proven(rundir: RunDir, gguf: Path) -> Path:
+    from medmind.export.proven import doubt
+
+    if fault := doubt(rundir, gguf):
+        todo = f"medmind export {rundir.root} makes it anew; --set serve.engine=transformers takes the checkpoint"
+        raise GateError(fault, where=str(gguf), todo=todo)
+    return gguf
 
 
 def open_targets(targets: Sequence[Target], config: "ServeConfig") -> "list[Served]":
