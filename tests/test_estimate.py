@@ -29,7 +29,7 @@ from medmind.train import blockwise, loss
 from medmind.train.adapter import count_parameters, prepare_model
 from medmind.train.batches import Counts, Row, pack, pad
 from medmind.train.config import Optimiser
-from medmind.train.probe import Line, Pace, line, probe
+from medmind.train.probe import Line, Pace, line, probe, shorten
 
 LENGTHS = (200, 231, 150, 180, 260, 140)
 PROMPT = 10
@@ -208,6 +208,13 @@ def test_of_a_large_model_two_layers_are_timed(monkeypatch: pytest.MonkeyPatch) 
     pace = probe(config, NANO, [rows_of([60, 60])], seed=0)
     assert pace.batch.at(120) > 0
     assert 0.1 < pace.forward_share < 0.9
+
+
+def test_a_shortened_batch_has_as_many_documents() -> None:
+    rows = rows_of([100, 20, 300, 3])
+    short = [len(row.ids) for row in shorten(rows, 100)]
+    assert short == [23, 4, 70, 2] and shorten(rows, 1000) == rows
+    assert [row.labels[-1] for row in shorten(rows, 100)] == [row.labels[-1] for row in rows]
 
 
 def test_the_first_remedy_that_is_enough_is_told() -> None:

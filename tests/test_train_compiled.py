@@ -1,5 +1,6 @@
 """Every compiled pass gives what torch gives, in both types, and lets no NaN go unseen."""
 
+import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -174,3 +175,13 @@ def test_where_nothing_can_be_kept_they_are_compiled_anew(monkeypatch: pytest.Mo
     monkeypatch.setattr(numba_passes, "njit", njit)
     assert numba_passes.jit(len) is len
     assert [settings.get("cache") for settings in asked] == [True, None]
+
+
+def test_a_full_disk_costs_the_cache_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice = numba_passes.jit(lambda number: number + number)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(twice._cache.cache, "save_overload", full)
+    assert twice(21) == 42

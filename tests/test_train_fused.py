@@ -104,3 +104,13 @@ def test_a_disabled_or_merged_adapter_is_honoured() -> None:
         before = fast(input_ids=ids).logits
         fast.merge_adapter()
         torch.testing.assert_close(fast(input_ids=ids).logits, before, rtol=1e-4, atol=1e-4)
+
+
+def test_beside_a_gpu_no_matrix_is_laid_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole would stay in host memory; the twin does the work there."""
+    joined = adapted(fuse=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    beside = adapted(fuse=True)
+    for model, held in ((joined, True), (beside, False)):
+        layers = model.base_model.model.model.layers
+        assert [hasattr(layer, "products") for layer in layers] == [held] * len(layers)

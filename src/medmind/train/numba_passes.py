@@ -4,6 +4,7 @@ Arrays are C-contiguous; of those wider than the rows they hold the first column
 in uint16. All is computed in float32 and rounded once. A NaN that a computation makes stays one.
 """
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -20,9 +21,25 @@ def jit(function: Any) -> Any:
     """Kept beside this file, or in the user's own cache; compiled anew each time where neither can be written."""
     build = partial(njit, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
     try:
-        return build(cache=True)(function)
+        made: Any = build(cache=True)(function)
     except RuntimeError:
         return build()(function)
+    made._cache = Spared(made._cache)
+    return made
+
+
+class Spared:
+    """A cache for compiled passes whose disk may be full: then nothing is kept, and nothing is lost."""
+
+    def __init__(self, cache: Any) -> None:
+        self.cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cache, name)
+
+    def save_overload(self, signature: Any, made: Any) -> None:
+        with suppress(OSError):
+            self.cache.save_overload(signature, made)
 
 
 def widen(number: Any) -> Any:
