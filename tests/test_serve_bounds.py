@@ -1,9 +1,14 @@
 """What one request may cost the others: no text that takes a minute to see, no number that breaks a model."""
 
+import time
 from typing import Any
 
+import numpy as np
 import pytest
 from serving import QUESTION, RENDERER, REPLY, Fake, listening, post
+
+from medmind.infer.decoder import Sampling
+from medmind.infer.slots import penalised
 
 BIG = "What is rhinitis? " * 10_000
 
@@ -47,8 +52,19 @@ def test_a_penalty_that_makes_no_numbers_is_refused(least: float) -> None:
         hot = {"model": "fake", "messages": QUESTION, "temperature": 1.0}
         found = post(url, "/v1/chat/completions", **hot, repetition_penalty=least)
         assert (found.status_code, found.json()["error"]["param"]) == (400, "repetition_penalty")
-        found = post(url, "/api/chat", model="fake", messages=QUESTION, options={"repeat_penalty": least})
+        found = post(url, "/api/chat", model="fake", messages=QUESTION, options={"repeat_penalty": least or 1e-9})
         assert (found.status_code, list(found.json())) == (400, ["error"])
+        none = post(url, "/api/chat", model="fake", messages=QUESTION, options={"repeat_penalty": 0}, stream=False)
+        assert none.json()["message"]["content"] == REPLY
         low = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, repetition_penalty=0.9)
         assert low.json()["choices"][0]["message"]["content"] == REPLY
         assert len(fake.decoders) == 1
+
+
+def test_penalties_that_look_far_back_take_no_longer() -> None:
+    before = [*range(30_000), 7]
+    sampling = Sampling(repeat_penalty=2.0, frequency_penalty=0.5, presence_penalty=0.25)
+    started = time.monotonic()
+    found = penalised(np.ones(30_001), sampling, before)
+    assert time.monotonic() - started < 2
+    assert (found[6], found[7], found[30_000]) == (0.5 - 0.5 - 0.25, 0.5 - 1.0 - 0.25, 1.0)

@@ -80,10 +80,12 @@ def test_limits_heat_and_stops_are_passed_on(far: tuple[Fake, str], ending: str)
     with serving(app) as url:
         short = post(url, "/v1/chat/completions", **asked, **hot, max_tokens=3).json()["choices"][0]
         cut = post(url, "/v1/chat/completions", **asked, stop=["nose"]).json()["choices"][0]
+        post(url, "/api/chat", **asked, stream=False, options={"repeat_penalty": 1.3, "repeat_last_n": 9})
     assert (seen[0].max_new_tokens, short["finish_reason"]) == (3, "length")
     sampling = seen[0].sampling
     assert (sampling.temperature, sampling.seed, sampling.top_p, sampling.top_k) == (0.5, 7, 0.9, 0)
     assert (cut["message"]["content"], cut["finish_reason"]) == ("Rhinitis is swelling of the", "stop")
+    assert (seen[2].sampling.repeat_penalty, seen[2].sampling.repeat_last_n) == (1.3, 9)
 
 
 class Deaf(Served):

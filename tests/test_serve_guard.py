@@ -20,6 +20,7 @@ from serving import QUESTION, REPLY, Fake, app_of, listening, post
 
 from medmind.core.errors import DataError, EnvironmentFault, UsageError
 from medmind.recipe.load import load_recipe
+from medmind.serve.beyond import FIELDS
 from medmind.serve.config import ServeConfig
 from medmind.serve.guard import LARGEST_BODY
 from medmind.serve.keys import digest_of, find_key, make_key
@@ -135,10 +136,11 @@ def test_bodies_are_bounded_also_when_packed(open_app: Any) -> None:
 
 BOUNDS = {
     "n": [0, 9, -1, 1e30, "x", True and "3x"],
-    "max_tokens": [-1, 10**400, 1.5, "many"],
+    "max_tokens": [-1, 0, 10**400, 1.5, "many"],
+    "max_completion_tokens": [0],
     "top_logprobs": [21, -1],
     "temperature": [-1, float("1e308") * 10, "hot"],
-    "top_p": [0, 1.1],
+    "top_p": [-0.1, 1.1],
     "seed": [1 << 64],
     "stop": [["x"] * 17, "x" * 257, [1]],
     "messages": [
@@ -163,18 +165,35 @@ def test_every_number_and_list_has_a_bound(open_app: Any, name: str) -> None:
         assert name == "model" or error["param"] == name
 
 
+HALF = (
+    b'{"model": "fake", "prompt": "\xed\xa0\x80", "input": "\xed\xa0\x80", "tokens": [5], "messages": "\xed\xa0\x80"}'
+)
+"""Half a character as it cannot stand in UTF-8."""
+
+
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"\xff", b'{"model": "\\ud800"}', b"[" * 10**5, b'{"n": ' + b"9" * 5000]
+    "body",
+    [
+        *(b"", b"{", b"[]", b"\xff", b'{"model": "\\ud800"}', b"[" * 10**5, b'{"n": ' + b"9" * 5000, HALF),
+        *(HALF.decode("utf-8", "replace").encode(codec) for codec in ("utf-16", "utf-16-le", "utf-32")),
+    ],
 )
 def test_what_is_not_json_is_a_400_in_either_dialect(open_app: Any, body: bytes) -> None:
     for path in ASKED:
         found = ask(open_app, "POST", path, content=body)
         assert found.status_code == 400
-        assert isinstance(found.json()["error"], str if path.startswith("/api") else dict)
+        error = found.json()["error"]
+        assert isinstance(error, str if path.startswith("/api") else dict)
+        assert body in (b"", b"[]") or "not JSON in UTF-8" in str(error)
 
 
 SCRAPS = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["fake", "user"]),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["fake", "user", "\ud800"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -192,15 +211,19 @@ VALID: dict[str, dict[str, Any]] = {
 }
 
 
+CODECS = ["utf-8", "utf-8", "utf-8-sig", "utf-16"]
+
+
 @pytest.mark.parametrize("path", ASKED)
 def test_no_body_whatever_is_an_internal_error(open_app: Any, path: str) -> None:
-    names = sorted(ASKED[path].model_fields)
+    names = sorted({*ASKED[path].model_fields, *FIELDS})
 
     @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
-    @given(st.dictionaries(st.sampled_from(names), SCRAPS, max_size=3))
-    def fuzz(changes: dict[str, Any]) -> None:
+    @given(st.dictionaries(st.sampled_from(names), SCRAPS, max_size=3), st.booleans(), st.sampled_from(CODECS))
+    def fuzz(changes: dict[str, Any], escaped: bool, codec: str) -> None:
         body = {"model": "fake", **VALID[path], **changes}
-        found = ask(open_app, "POST", path, content=json.dumps(body).encode("utf-8", "replace"))
+        raw = json.dumps(body, ensure_ascii=escaped).encode(codec, "surrogatepass")
+        found = ask(open_app, "POST", path, content=raw)
         assert found.status_code in (200, 400, 404), (found.status_code, body)
         if found.status_code != 200:
             assert isinstance(found.json()["error"], str if path.startswith("/api") else dict)

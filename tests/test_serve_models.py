@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import shutil
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,10 +119,12 @@ def test_llamacpp_side_by_side_says_what_it_says_alone(gguf_file: Path) -> None:
 
 def test_a_file_of_llamacpp_has_the_vectors_of_its_checkpoint(gguf_file: Path) -> None:
     decoder = LlamaCppDecoder(gguf_file, 2, CONTEXT, threads=1)
+    package, _, number = decoder.version.rpartition("-")
+    assert number == version(package)
     decoder.begin(0, Work(PROMPTS[0], NEW))
     decoder.step()
     wanted = open_hf(describe_folder(gguf_file.parent / "merged"), [], 1, CONTEXT)
-    for ids in (*PROMPTS, tuple(range(500, 500 + 300))):
+    for ids in (*PROMPTS, tuple(range(500, 500 + CONTEXT))):
         assert decoder.embed(ids) == pytest.approx(wanted.embed(ids), abs=2e-4)
     assert len(decoder.step()) == 1
 
@@ -194,6 +197,7 @@ def test_nano_answers_over_both_apis_with_its_own_words() -> None:
     assert chat["choices"][0]["message"]["content"] == line["message"]["content"] != ""
     assert len(vector) == 256 and sum(part * part for part in vector) == pytest.approx(1, abs=1e-5)
     assert chat["system_fingerprint"].startswith("transformers-float32-")
+    assert chat["system_fingerprint"].endswith(f"-{version('transformers')}-torch-{torch.__version__}")
 
 
 def test_targets_are_told_apart(tmp_path: Path) -> None:

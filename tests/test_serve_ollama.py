@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 import httpx
 import ollama
 import pytest
 from serving import QUESTION, REPLY, SYSTEM, Fake, listening, post
+
+from medmind.infer.decoder import Sampling, Work
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,59 @@ def test_options_are_heeded_and_unknown_ones_named(url: str) -> None:
     wrong = post(url, "/api/chat", model="fake", messages=QUESTION, options={"num_ctx": 512})
     assert wrong.status_code == 400
     assert "512" in wrong.json()["error"] and "256" in wrong.json()["error"]
-    assert post(url, "/api/chat", model="fake", messages=QUESTION, options={"top_k": "many"}).status_code == 400
+    for name, value in (("top_k", "many"), ("num_predict", 0), ("top_p", 2)):
+        wrong = post(url, "/api/chat", model="fake", messages=QUESTION, options={name: value})
+        assert wrong.status_code == 400 and wrong.json()["error"].startswith(f'option "{name}": ')
+    wrong = post(url, "/api/chat", model="fake", messages=[*QUESTION, {"role": "nobody"}])
+    assert wrong.json()["error"].startswith("messages[1].role: ")
+
+
+USUAL = Sampling()
+NOTED = {"repeat_penalty": 1.3, "presence_penalty": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "sampling"),
+    [
+        ({**NOTED, "repeat_last_n": -1}, replace(USUAL, **NOTED, repeat_last_n=256)),
+        ({**NOTED, "repeat_last_n": 9999}, replace(USUAL, **NOTED, repeat_last_n=256)),
+        ({**NOTED, "repeat_last_n": 0}, USUAL),
+        ({"repeat_penalty": 0}, USUAL),
+        ({"top_k": -1, "temperature": 0.5}, replace(USUAL, temperature=0.5)),
+        ({"top_p": 0, "temperature": 0.5}, USUAL),
+        ({"top_p": 0.5, "seed": -1, "num_predict": -2}, replace(USUAL, top_p=0.5)),
+        ({"num_predict": -1, "temperature": None}, USUAL),
+        (None, USUAL),
+    ],
+)
+def test_options_mean_what_they_mean_to_ollama(
+    fake: Fake, url: str, monkeypatch: pytest.MonkeyPatch, options: dict[str, float] | None, sampling: Sampling
+) -> None:
+    seen: list[Work] = []
+    begin = fake.decoder.begin
+    monkeypatch.setattr(fake.decoder, "begin", lambda slot, work: (seen.append(work), begin(slot, work)))
+    assert post(url, "/api/chat", model="fake", messages=QUESTION, options=options).status_code == 200
+    assert (seen[0].sampling, seen[0].max_new_tokens) == (sampling, 128)
+
+
+def test_what_is_null_is_absent(url: str) -> None:
+    found = post(url, "/api/chat", model="fake", messages=None, format=None, stream=False)
+    assert found.json()["done_reason"] == "load"
+
+
+def test_what_is_ignored_is_named(url: str) -> None:
+    asked = {"model": "fake", "messages": [{**QUESTION[0], "thinking": "x"}], "stream": False, "top_logprobs": 2}
+    found = post(url, "/api/chat", **asked, truncate=True, shift=False, keep_alive=5)
+    assert found.headers["x-medmind-ignored"] == "thinking, top_logprobs, truncate"
+    for path, said in (("/api/embed", {"input": "x", "truncate": True}), ("/api/embeddings", {"prompt": "x"})):
+        found = post(url, path, model="fake", options={"num_ctx": 9}, keep_alive=5, **said)
+        assert found.headers["x-medmind-ignored"] == ("options, truncate" if "input" in said else "options")
+
+
+def test_what_cannot_be_done_is_named(url: str) -> None:
+    for name, value in {"tools": [{}], "suffix": "x", "images": ["x"], "template": "x", "context": [1]}.items():
+        found = post(url, "/api/generate", model="fake", prompt="x", **{name: value})
+        assert found.json() == {"error": f'"fake" does not support {name}'}
 
 
 def test_logprobs_stand_beside_the_message(client: ollama.Client) -> None:

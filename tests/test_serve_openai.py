@@ -5,11 +5,14 @@ import base64
 import json
 import struct
 from collections.abc import Iterator
+from importlib.metadata import version
 
 import httpx
 import openai
 import pytest
 from serving import QUESTION, RENDERER, REPLY, SYSTEM, Fake, listening, post
+
+from medmind.serve.beyond import HARMLESS
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,61 @@ def test_too_long_is_refused_with_both_numbers(client: openai.OpenAI) -> None:
     body = caught.value.body
     assert isinstance(body, dict) and body["n_ctx"] == 256 < body["n_prompt_tokens"]
     assert str(body["n_prompt_tokens"]) in body["message"] and "256" in body["message"]
+    assert body["param"] == "messages"
+    for prompt in ("nose " * 400, [5] * 256):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.completions.create(model="fake", prompt=prompt)
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "prompt")
+
+
+def test_nothing_follows_a_text_whose_vector_is_wanted(client: openai.OpenAI) -> None:
+    full = client.embeddings.create(model="fake", input=[[5] * 256], encoding_format="float")
+    assert full.usage.prompt_tokens == 256
+    for given in ([5] * 257, "nose " * 400):
+        with pytest.raises(openai.BadRequestError, match=r"input has .*256 must hold it$") as caught:
+            client.embeddings.create(model="fake", input=given)
+        assert caught.value.param == "input"
+
+
+BEYOND_NOW = {
+    "functions": [{"name": "f"}],
+    "function_call": "auto",
+    "tool_choice": "auto",
+    "guided_json": {"type": "object"},
+    "guided_choice": ["none"],
+    "structured_outputs": {"regex": "a"},
+    "grammar": "root ::= x",
+    "modalities": ["text", "audio"],
+    "thinking": {"type": "enabled"},
+    "logit_bias": {"5": 1},
+    "suffix": "x",
+    "chat_template": "{{ x }}",
+    "chat_template_kwargs": {"enable_thinking": True},
+    "continue_final_message": True,
+    "min_tokens": 5,
+    "ignore_eos": True,
+    "stop_token_ids": [5],
+}
+
+
+@pytest.mark.parametrize("name", BEYOND_NOW)
+def test_what_would_change_the_answer_is_refused(url: str, name: str) -> None:
+    for path, said in (("/v1/chat/completions", {"messages": QUESTION}), ("/v1/completions", {"prompt": "nose"})):
+        found = post(url, path, model="fake", **said, **{name: BEYOND_NOW[name]})
+        error = found.json()["error"]
+        assert (found.status_code, error["code"], error["param"]) == (400, "unsupported", name)
+        assert f"does not support {name}" in error["message"]
+        for nothing in (None, type(BEYOND_NOW[name])(), *HARMLESS.get(name, ())):
+            assert post(url, path, model="fake", **said, **{name: nothing}).status_code == 200
+
+
+def test_what_is_refused_is_listed(url: str) -> None:
+    (card, _) = httpx.get(f"{url}/v1/models").json()["data"]
+    for name in ("tools", "json", "logit_bias", "suffix", "best_of", "thinking", "chat_template", "min_tokens"):
+        assert card["capabilities"][name] is False
+    assert card["meta"]["medmind"] == version("medmind")
+    called = [{"role": "assistant", "content": "x", "function_call": {"name": "f"}}, *QUESTION]
+    assert post(url, "/v1/chat/completions", model="fake", messages=called).status_code == 400
 
 
 def test_what_the_engine_cannot_is_said(client: openai.OpenAI) -> None:
@@ -141,6 +199,13 @@ def test_what_is_ignored_is_said(url: str) -> None:
     found = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, user="u", mirostat=1)
     assert found.headers["x-medmind-ignored"] == "mirostat"
     assert found.headers["x-request-id"]
+    asked = [{**QUESTION[0], "name": "Ann", "refusal": None}]
+    hints = {"reasoning_effort": "low", "parallel_tool_calls": False, "top_logprobs": 2, "seed": None, "dry": None}
+    found = post(url, "/v1/chat/completions", model="fake", messages=asked, **hints)
+    assert found.headers["x-medmind-ignored"] == "name, parallel_tool_calls, reasoning_effort, top_logprobs"
+    found = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, top_logprobs=2, logprobs=True)
+    assert "x-medmind-ignored" not in found.headers
+    assert post(url, "/v1/embeddings", model="fake", input="x", task="y").headers["x-medmind-ignored"] == "task"
 
 
 def test_the_bytes_of_a_stream(url: str) -> None:

@@ -109,8 +109,15 @@ def test_offsets_count_characters(url: str) -> None:
 def test_nothing_new_can_be_asked_for(url: str) -> None:
     (choice,) = score(url, [[1, 5, 6]], max_tokens=0)
     assert choice["text"] == TOKENIZER.decode([1, 5, 6])
+    assert {len(part) for part in choice["logprobs"].values()} == {3}
     (own,) = score(url, [[1, 5, 6]], logprobs=0)
     assert [len(top) for top in own["logprobs"]["top_logprobs"][1:]] == [1, 1, 1]
+
+
+def test_false_asks_for_none(url: str) -> None:
+    assert score(url, [[1, 5, 6]], logprobs=False)[0]["logprobs"] is None
+    assert score(url, [[1, 5, 6]], logprobs=True) == score(url, [[1, 5, 6]], logprobs=1)
+    assert post(url, "/v1/completions", model="shy", prompt=[[1, 5]], max_tokens=9, logprobs=False).status_code == 200
 
 
 def test_a_stream_of_a_judged_prompt_says_the_same(url: str) -> None:

@@ -23,7 +23,7 @@ MEANT = {"repeat_penalty": "repetition_penalty"}
 class EndpointDecoder:
     """Its replies come as text: tokens and their log-probabilities it does not know."""
 
-    dtype = "as served"
+    dtype, version = "as served", ""
     can_embed = can_judge = False
 
     def __init__(self, endpoint: IdEndpoint | ChatEndpoint, slots: int, context: int) -> None:
@@ -95,8 +95,7 @@ class EndpointDecoder:
 def spoken_sampling(sampling: Sampling) -> dict[str, Any]:
     """The temperature, and of the rest what is not as usual: many servers know only some of it."""
     usual = Sampling()
-    names = ("top_k", "top_p", "min_p", "repeat_penalty", "frequency_penalty", "presence_penalty", "seed")
-    said = {name: getattr(sampling, name) for name in names}
+    said = {name: value for name, value in vars(sampling).items() if name != "temperature"}
     return {"temperature": sampling.temperature} | {
         name: value for name, value in said.items() if value != getattr(usual, name)
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from transformers import DynamicCache
 
 from medmind.infer.slots import Slot, SlotDecoder
@@ -22,6 +23,7 @@ class HfDecoder(SlotDecoder):
     """`model` may be a PEFT model: its first adapter is voice "", others go by name, "base" is beneath them."""
 
     name = "transformers"
+    version = f"{transformers.__version__}-torch-{torch.__version__}"
     can_embed = True
 
     def __init__(self, model: Any, slots: int, context: int) -> None:

@@ -14,6 +14,7 @@ from medmind.infer.llamacpp import (
     FILE_TYPES,
     SMALL_MODEL,
     check_tokenizer,
+    library_version,
     load_library,
     load_model,
     set_precision,
@@ -46,7 +47,7 @@ class LlamaCppDecoder:
         self, path: Path, slots: int, context: int, threads: int | None = None, tokenizer: Tokenizer | None = None
     ) -> None:
         """The file must make the ids that `tokenizer` makes, if one is given."""
-        self._library = load_library()
+        self._library, self.version = load_library(), library_version()
         self._model = load_model(self._library, path)
         if tokenizer:
             check_tokenizer(self._model, tokenizer, path)

@@ -81,6 +81,8 @@ class Decoder(Protocol):
     """Used by one thread only, the one that made it."""
 
     name: str
+    version: str
+    """Of what computes; "" where that is not known."""
     dtype: str
     context: int
     """The most tokens of one conversation: its prompt and its reply."""

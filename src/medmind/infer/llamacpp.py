@@ -4,6 +4,7 @@ import importlib
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ def load_library() -> Any:
             f"llama.cpp is not here ({missing})", todo='install it with: pip install "medmind[llamacpp]"'
         )
     return library
+
+
+def library_version() -> str:
+    """The binding's: each has a llama.cpp of its own."""
+    package = "cyllama" if "cyllama" in load_library().__name__ else "llama-cpp-python"
+    return f"{package}-{version(package)}"
 
 
 @cache

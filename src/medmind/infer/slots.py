@@ -1,6 +1,7 @@
 """Decoding for engines that hand out logits: slots, chunks of the prompt, sampling; one slot after the other."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,6 +33,7 @@ class SlotDecoder(ABC):
     """`_read` is all an engine has to know."""
 
     name: str
+    version = ""
     dtype: str
     context: int
     can_embed = False
@@ -107,7 +109,7 @@ def choose(logits: np.ndarray, sampling: Sampling, before: Sequence[int], rng: n
 def penalised(raw: np.ndarray, sampling: Sampling, before: Sequence[int]) -> np.ndarray:
     if not (sampling.repeat_penalty != 1 or sampling.frequency_penalty or sampling.presence_penalty):
         return raw
-    for token in set(before):
+    for token, count in Counter(before).items():
         raw[token] *= sampling.repeat_penalty if raw[token] <= 0 else 1 / sampling.repeat_penalty
-        raw[token] -= before.count(token) * sampling.frequency_penalty + sampling.presence_penalty
+        raw[token] -= count * sampling.frequency_penalty + sampling.presence_penalty
     return raw

@@ -3,7 +3,7 @@
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
 
 from medmind.serve.errors import ApiError, refused
@@ -14,6 +14,7 @@ MOST_LOOSE = 1 << 17
 """Characters or tokens that are only turned into one another: meanwhile nobody else is served."""
 Count = Annotated[int, Field(ge=1, le=8)]
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
+NewTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 StopText = Annotated[str, Field(max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -21,6 +22,9 @@ Ids = Annotated[list[TokenId], Field(max_length=MOST_TOKENS, fail_fast=True)]
 Repetition = Annotated[float, Field(ge=0.01, le=10)]
 """Nearer to 0 the logits are no numbers any more."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+Window = Annotated[int, Field(ge=-1, le=MOST_TOKENS)]
+"""Tokens back: -1 is the whole context."""
+Share = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(min_length=1, max_length=256)]
 Some = Field(min_length=1, max_length=MOST_TEXTS, fail_fast=True)
 Texts = str | Annotated[list[str], Some] | Ids | Annotated[list[Ids], Some]
@@ -31,15 +35,37 @@ def listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value or []
 
 
+def unless_false(value: Any) -> Any:
+    """Some say false of what is a number."""
+    return None if value is False else value
+
+
 Stop = Annotated[list[StopText], Field(max_length=16), BeforeValidator(listed)]
 
 
 class Body(BaseModel):
+    """What is null is absent."""
+
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def without_nulls(cls, value: Any) -> Any:
+        return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
+
     @property
-    def unknown(self) -> list[str]:
-        return sorted(self.model_extra or {})
+    def idle(self) -> list[str]:
+        """Fields that are known, and mean nothing as they were said."""
+        return []
+
+    @property
+    def ignored(self) -> list[str]:
+        """What was said and means nothing here, also in messages and options."""
+        found = {*self.idle, *(self.model_extra or {})}
+        for _, value in self:
+            inner = value if isinstance(value, list) and value and isinstance(value[0], Body) else [value]
+            found.update(*(one.ignored for one in inner if isinstance(one, Body)))
+        return sorted(found)
 
 
 class Part(Body):
@@ -51,6 +77,7 @@ class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
     tool_calls: list[Any] | None = None
+    function_call: Any = None
 
 
 class StreamOptions(Body):
@@ -66,10 +93,11 @@ class Asked(Body):
 
     model: Name
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Share | None = None
     top_k: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_p: Share | None = None
     repetition_penalty: Repetition | None = None
+    repeat_last_n: Window | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
@@ -77,7 +105,6 @@ class Asked(Body):
     stop: Stop = []
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Tokens | None = None
     logit_bias: Any = None
     user: Any = None
     metadata: Any = None
@@ -87,19 +114,23 @@ class Asked(Body):
 
 class ChatBody(Asked):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES, fail_fast=True)]
-    max_completion_tokens: Tokens | None = None
+    max_tokens: NewTokens | None = None
+    max_completion_tokens: NewTokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     response_format: ResponseFormat | None = None
     tools: list[Any] | None = None
     tool_choice: Any = None
-    parallel_tool_calls: Any = None
-    reasoning_effort: Any = None
+
+    @property
+    def idle(self) -> list[str]:
+        return ["top_logprobs"] if self.top_logprobs and not self.logprobs else []
 
 
 class CompletionBody(Asked):
     prompt: Texts
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    max_tokens: Tokens | None = None
+    logprobs: Annotated[Annotated[int, Field(ge=0, le=20)] | None, BeforeValidator(unless_false)] = None
     echo: bool | None = None
     best_of: Count | None = None
     suffix: str | None = None
@@ -135,7 +166,7 @@ async def read(request: Request, kind: type[B], missing: str = "missing request 
     if not raw.strip():
         raise refused(missing, code="missing_body")
     try:
-        value = json.loads(raw)
+        value = json.loads(raw.decode("utf-8-sig"))
         if b"\\u" in raw:
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError):  # not JSON, not UTF-8, half a character, a number too long, too deep
@@ -150,5 +181,12 @@ async def read(request: Request, kind: type[B], missing: str = "missing request 
 
 def fault(error: ValidationError) -> ApiError:
     found = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = str(found["loc"][0]) if found["loc"] else ""
-    return refused(f"{place}: {found['msg'][:1].lower()}{found['msg'][1:]}", param=place)
+    param = str(found["loc"][0]) if found["loc"] else ""
+    match found["loc"]:
+        case ("options", str(name), *_):
+            place = f'option "{name}"'
+        case (_, int(number), str(name), *_):
+            place = f"{param}[{number}].{name}"
+        case _:
+            place = param
+    return refused(f"{place}: {found['msg'][:1].lower()}{found['msg'][1:]}", param=param)

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from medmind.core.protocols import Tokenizer
 from medmind.infer.decoder import Judged
+from medmind.serve.beyond import refuse_beyond
 from medmind.serve.bodies import CompletionBody, read
 from medmind.serve.errors import refused, unable
 from medmind.serve.openai import failed, fingerprint, nth, sampling_of, several, spoken, usage_of
@@ -52,7 +53,7 @@ class Completions:
         wanted = [(prompt, to_ask(model, body, prompt, number)) for prompt in prompts for number in range(body.n or 1)]
         head = {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name}
         head |= {"object": "text_completion", "system_fingerprint": fingerprint(model)}
-        headers = unknown_header(body.unknown)
+        headers = unknown_header(body.ignored)
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
             return Streamed(self._stream(model, wanted, head, body, usage), "text/event-stream", failed, headers)
@@ -116,6 +117,8 @@ def speaks(piece: Piece, body: CompletionBody) -> bool:
 
 def scored(body: CompletionBody, reply: Reply) -> list[Judged]:
     """Of the reply: with echo the token that ended it too, so that the entries are always one more than the prompt."""
+    if body.max_tokens == 0:
+        return []
     return list(reply.written) if body.echo else spoken(reply)
 
 
@@ -128,8 +131,7 @@ def to_prompt(model: Served, given: Any, special: bool) -> Prompt:
 
 
 def check(model: Served, body: CompletionBody) -> None:
-    if body.suffix:
-        raise unable(model.name, "suffix", "suffix")
+    refuse_beyond(model.name, body)
     if body.best_of not in (None, body.n or 1):
         raise unable(model.name, "best_of other than n", "best_of")
     if body.logprobs is not None and not model.engine.can_judge:

@@ -171,7 +171,7 @@ class Engine:
     def _serve(self) -> None:
         decoder = self._open()
         self.name, self.dtype, self.context = decoder.name, decoder.dtype, decoder.context
-        self.slots, self.takes_ids = decoder.slots, decoder.takes_ids
+        self.slots, self.takes_ids, self.version = decoder.slots, decoder.takes_ids, decoder.version
         self.can_embed, self.can_judge = decoder.can_embed, decoder.can_judge
         self._ready.set()
         while self._turn(decoder):

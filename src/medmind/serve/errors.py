@@ -42,10 +42,11 @@ def unable(model: str, what: str, param: str | None = None) -> ApiError:
     return ApiError(400, f'"{model}" does not support {what}', "unsupported", param)
 
 
-def too_long(prompt: int, context: int, about: str = "") -> ApiError:
-    most = f"the context of {context} must hold it and at least one of the reply"
-    message = f"the prompt has {about}{prompt} tokens, and {most}"
-    return ApiError(400, message, "context_length_exceeded", "messages", n_prompt_tokens=prompt, n_ctx=context)
+def too_long(prompt: int, context: int, param: str, about: str = "") -> ApiError:
+    """Nothing follows an `input`."""
+    most = f"the context of {context} must hold it" + ("" if param == "input" else " and at least one of the reply")
+    message = f"the {'input' if param == 'input' else 'prompt'} has {about}{prompt} tokens, and {most}"
+    return ApiError(400, message, "context_length_exceeded", param, n_prompt_tokens=prompt, n_ctx=context)
 
 
 def as_api(error: Exception) -> ApiError:

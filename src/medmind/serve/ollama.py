@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from medmind.core.types import Message
 from medmind.infer.decoder import Sampling
+from medmind.serve.beyond import refuse_beyond
 from medmind.serve.bodies import read
 from medmind.serve.errors import ApiError, error_body, refused, unable
 from medmind.serve.ollama_bodies import ChatBody, EmbedBody, EmbeddingBody, GenerateBody, Options, ShowBody, Talk
@@ -61,22 +62,22 @@ class Ollama:
         vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
         found = [cut(vector, body.dimensions) for vector in vectors]
         done = {"model": model.name, "embeddings": found, "prompt_eval_count": sum(map(len, rows))}
-        return JSONResponse(done | {"total_duration": time.monotonic_ns() - started, "load_duration": 0})
+        done |= {"total_duration": time.monotonic_ns() - started, "load_duration": 0}
+        return JSONResponse(done, headers=unknown_header(body.ignored))
 
     async def embedding(self, request: Request) -> Response:
         body = await read(request, EmbeddingBody)
         model = self._embedder(body.model)
         rows = await id_rows(model, [body.prompt] if body.prompt else [])
         vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
-        return JSONResponse({"embedding": vectors[0] if vectors else []})
+        return JSONResponse({"embedding": vectors[0] if vectors else []}, headers=unknown_header(body.ignored))
 
     async def chat(self, request: Request) -> Response:
         body = await read(request, ChatBody)
         model = self._index.find(body.model)
         if not body.messages:
             return JSONResponse(loaded(model, body, {"message": {"role": "assistant", "content": ""}}))
-        if body.tools:
-            raise unable(model.name, "tools")
+        refuse_beyond(model.name, body)
         if any(message.images or message.tool_calls for message in body.messages):
             raise unable(model.name, "images or tool calls in a message")
         messages = [Message(role=one.role, text=one.content or "") for one in body.messages if one.role != "tool"]
@@ -90,8 +91,10 @@ class Ollama:
         model = self._index.find(body.model)
         if body.raw and (body.system or body.template or body.context):
             raise refused("raw mode does not support template, system, or context")
-        if body.suffix or body.images or body.template or body.context:
-            raise unable(model.name, "suffix, images, template or context")
+        refuse_beyond(model.name, body)
+        for name in ("images", "template", "context"):
+            if getattr(body, name):
+                raise unable(model.name, name)
         if not body.prompt:
             return JSONResponse(loaded(model, body, {"response": ""}))
         if body.raw:
@@ -103,7 +106,7 @@ class Ollama:
         return await self._answer(request, model, body, ask, self._before(messages) or "", written_line)
 
     async def _answer(self, request: Request, model: Served, body: Talk, ask: Ask, added: str, line: Line) -> Response:
-        headers = unknown_header([*body.unknown, *body.options.unknown])
+        headers = unknown_header(body.ignored)
         lines = self._lines(model, ask, added, line)
         if body.stream is not False:
             packed = (json.dumps(one, ensure_ascii=False).encode() + b"\n" async for one in lines)
@@ -163,22 +166,23 @@ def to_ask(model: Served, body: Talk, ids: tuple[int, ...]) -> Ask:
     options = body.options
     if options.num_ctx is not None and options.num_ctx > model.context:
         raise refused(f"num_ctx is {options.num_ctx}, and this server's context is {model.context}")
+    if options.num_predict == 0:
+        raise refused('option "num_predict": 0 asks for no reply; -1 is as long as it gets')
     if body.format not in (None, ""):
         raise unable(model.name, "format")
     if body.think not in (None, False):
         raise unable(model.name, "thinking")
     if body.logprobs:
         check_logprobs(model)
-    asked = options.num_predict if options.num_predict is not None and options.num_predict > 0 else None
+    asked = options.num_predict if (options.num_predict or 0) > 0 else None
     top = (body.top_logprobs or 0) if body.logprobs else None
     return Ask(ids, model.limit(ids, asked), sampling_of(model, options), (), options.stop, top, trim=False)
 
 
 def sampling_of(model: Served, options: Options) -> Sampling:
-    said = options.model_dump(include=set(Sampling.__dataclass_fields__), exclude_none=True)
-    if said.get("seed", 0) < 0:
-        del said["seed"]
-    return replace(model.sampling, **said)
+    """A negative seed is another one each time."""
+    said = options.model_dump(include=set(Sampling.__dataclass_fields__))
+    return model.sampling_of(said | {"seed": options.seed if (options.seed or 0) >= 0 else None})
 
 
 def head(model: Served) -> dict[str, Any]:

@@ -2,20 +2,37 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from medmind.serve.bodies import MOST_MESSAGES, MOST_TEXTS, MOST_TOKENS, Body, Name, Penalty, Repetition, Seed, Stop
+from medmind.serve.bodies import (
+    MOST_MESSAGES,
+    MOST_TEXTS,
+    MOST_TOKENS,
+    Body,
+    Name,
+    Penalty,
+    Repetition,
+    Seed,
+    Share,
+    Stop,
+    Window,
+)
+
+
+def one_for_zero(value: Any) -> Any:
+    """LiteLLM hands a frequency_penalty on as this: its 0 is no penalty."""
+    return 1 if value == 0 else value
 
 
 class Options(Body):
     num_ctx: Annotated[int, Field(ge=0, le=MOST_TOKENS)] | None = None
     num_predict: Annotated[int, Field(ge=-2, le=MOST_TOKENS)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1 << 20)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repeat_penalty: Repetition | None = None
-    repeat_last_n: Annotated[int, Field(ge=1, le=4096)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1 << 20)] | None = None
+    top_p: Share | None = None
+    min_p: Share | None = None
+    repeat_penalty: Annotated[Repetition, BeforeValidator(one_for_zero)] | None = None
+    repeat_last_n: Window | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     seed: Seed | None = None
@@ -35,6 +52,11 @@ class Talk(Body):
     shift: bool | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+
+    @property
+    def idle(self) -> list[str]:
+        idle = {"truncate": self.truncate, "shift": self.shift, "top_logprobs": self.top_logprobs and not self.logprobs}
+        return [name for name, said in idle.items() if said]
 
 
 class ChatMessage(Body):
@@ -64,14 +86,16 @@ class EmbedBody(Body):
     input: str | Annotated[list[str], Field(max_length=MOST_TEXTS, fail_fast=True)]
     truncate: bool | None = None
     dimensions: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
-    options: Any = None
     keep_alive: Any = None
+
+    @property
+    def idle(self) -> list[str]:
+        return ["truncate"] if self.truncate else []
 
 
 class EmbeddingBody(Body):
     model: Name
     prompt: str = ""
-    options: Any = None
     keep_alive: Any = None
 
 

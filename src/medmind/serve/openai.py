@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 from starlette.requests import Request
@@ -16,6 +17,7 @@ from medmind.core.types import Message, Role
 from medmind.infer.decoder import Judged, Sampling
 from medmind.prompts.chat import Renderer
 from medmind.safety.texts import missing_note
+from medmind.serve.beyond import refuse_beyond
 from medmind.serve.bodies import Asked, ChatBody, ChatMessage, EmbeddingBody, read
 from medmind.serve.errors import ApiError, error_body, refused, unable
 from medmind.serve.replies import Ask, Reply, Streamed, answering, embedded, merged, unknown_header, until_gone
@@ -45,7 +47,7 @@ class OpenAI:
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name}
         head["system_fingerprint"] = fingerprint(model)
         added = self._before(messages) or ""
-        headers = unknown_header(body.unknown)
+        headers = unknown_header(body.ignored)
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
             lines = self._stream(model, asks, head, added, usage)
@@ -65,7 +67,8 @@ class OpenAI:
         data = [{"object": "embedding", "index": place, "embedding": pack(one)} for place, one in enumerate(found)]
         tokens = sum(map(len, rows))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return JSONResponse({"object": "list", "model": model.name, "data": data, "usage": usage})
+        done = {"object": "list", "model": model.name, "data": data, "usage": usage}
+        return JSONResponse(done, headers=unknown_header(body.ignored))
 
     async def _whole(self, model: Served, asks: Sequence[Ask], head: dict[str, Any], added: str) -> dict[str, Any]:
         choices = []
@@ -115,15 +118,14 @@ class OpenAI:
 
 
 def chat_ask(model: Served, body: ChatBody, messages: Sequence[Message]) -> Ask:
-    if body.tools or body.tool_choice not in (None, "none"):
-        raise unable(model.name, "tools", "tools")
+    refuse_beyond(model.name, body)
     if body.response_format and body.response_format.type != "text":
         raise unable(model.name, f"response_format {body.response_format.type[:40]}", "response_format")
     if body.logprobs:
         check_logprobs(model)
     prompt = model.prompt(messages)
     top = (body.top_logprobs or 0) if body.logprobs else None
-    limit = model.limit(prompt, body.max_tokens or None, body.max_completion_tokens or None)
+    limit = model.limit(prompt, body.max_tokens, body.max_completion_tokens)
     stops = [*body.stop, model.renderer.opening]
     return Ask(prompt, limit, sampling_of(model, body), messages, stops, top)
 
@@ -140,7 +142,7 @@ def check_logprobs(model: Served) -> None:
 def to_messages(model: str, given: Sequence[ChatMessage]) -> list[Message]:
     found = []
     for message in given:
-        if message.role == "tool" or message.role == "function" or message.tool_calls:
+        if message.role == "tool" or message.role == "function" or message.tool_calls or message.function_call:
             raise unable(model, "tools", "messages")
         parts = message.content if isinstance(message.content, list) else []
         if any(part.type not in ("text", "input_text") or part.text is None for part in parts):
@@ -152,20 +154,8 @@ def to_messages(model: str, given: Sequence[ChatMessage]) -> list[Message]:
 
 
 def sampling_of(model: Served, body: Asked) -> Sampling:
-    """The model's own settings, except what was said."""
-    if body.logit_bias:
-        raise unable(model.name, "logit_bias", "logit_bias")
-    said: dict[str, Any] = {
-        "temperature": body.temperature,
-        "top_p": body.top_p,
-        "top_k": max(body.top_k, 0) if body.top_k is not None else None,
-        "min_p": body.min_p,
-        "repeat_penalty": body.repetition_penalty,
-        "frequency_penalty": body.frequency_penalty,
-        "presence_penalty": body.presence_penalty,
-        "seed": body.seed,
-    }
-    return replace(model.sampling, **{name: value for name, value in said.items() if value is not None})
+    said = body.model_dump(include=set(Sampling.__dataclass_fields__))
+    return model.sampling_of(said | {"repeat_penalty": body.repetition_penalty})
 
 
 def nth(sampling: Sampling, number: int) -> Sampling:
@@ -212,7 +202,9 @@ def note_for(model: Served, text: str) -> str:
 
 
 def fingerprint(model: Served) -> str:
-    return f"{model.engine.name}-{model.engine.dtype}-{model.facts.digest[:12]}"
+    """Of the weights and of what computes with them."""
+    engine = model.engine
+    return "-".join(filter(None, (engine.name, engine.dtype, model.facts.digest[:12], engine.version)))
 
 
 def failed(error: ApiError) -> bytes:
@@ -232,6 +224,7 @@ def model_card(model: Served) -> dict[str, Any]:
         "licence": facts.licence,
         "temperature": sampling.temperature,
         "screened": model.screened,
+        "medmind": version("medmind"),
     }
     card = {"id": model.name, "object": "model", "created": facts.created, "owned_by": "medmind"}
     return {**card, "max_model_len": model.context, "capabilities": model.capabilities, "meta": meta}
@@ -248,7 +241,8 @@ async def id_rows(model: Served, given: Sequence[Any]) -> list[tuple[int, ...]]:
     """Of texts or lists of ids; others have their turn between two."""
     rows = []
     for one in given:
-        rows.append(model.fitting(model.plain_prompt(one) if isinstance(one, str) else tuple(one)))
+        ids = model.plain_prompt(one, param="input") if isinstance(one, str) else tuple(one)
+        rows.append(model.fitting(ids, "input"))
         await asyncio.sleep(0)
     return rows
 

@@ -1,13 +1,15 @@
 """The models a server has, by name: how each is spoken to, what it can do, and what a request to it becomes."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from medmind.core.errors import DataError
 from medmind.core.types import Message
 from medmind.infer.decoder import Sampling
 from medmind.prompts.chat import Renderer
+from medmind.serve.beyond import BEYOND
 from medmind.serve.engine import Engine
 from medmind.serve.errors import ApiError, refused, too_long, unable
 
@@ -51,19 +53,36 @@ class Served:
     def capabilities(self) -> dict[str, bool]:
         judges, embeds = self.engine.can_judge, self.engine.can_embed
         can = {"chat": True, "completion": self.engine.takes_ids, "echo": judges, "embeddings": embeds}
-        return can | {"logprobs": judges and not self.screened, "tools": False, "json": False, "images": False}
+        return can | {"logprobs": judges and not self.screened} | dict.fromkeys(BEYOND, False)
 
-    def look_over(self, texts: Iterable[str]) -> None:
+    def sampling_of(self, said: Mapping[str, Any]) -> Sampling:
+        """The model's own settings, except what was said.
+
+        As in llama.cpp a top_k of -1 is all, a top_p of 0 the best alone, and a repeat_last_n of 0 no penalties.
+        """
+        found = {name: value for name, value in said.items() if value is not None}
+        if "top_k" in found:
+            found["top_k"] = max(found["top_k"], 0)
+        if found.get("top_p") == 0:
+            found |= {"top_p": 1.0, "temperature": 0.0}
+        last = found.pop("repeat_last_n", None)
+        if last == 0:
+            found |= {"repeat_penalty": 1.0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
+        elif last is not None:
+            found["repeat_last_n"] = self.context if last < 0 else min(last, self.context)
+        return replace(self.sampling, **found)
+
+    def look_over(self, texts: Iterable[str], param: str) -> None:
         """A text that cannot fit, whatever its tokens are, is refused before they are made: that takes a minute."""
         least = sum(map(len, texts)) // longest_token(self.renderer)
         if least > self.context:
-            raise too_long(least, self.context, "at least ")
+            raise too_long(least, self.context, param, "at least ")
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The ids training would have made of this; the recipe's system prompt unless the client says one."""
-        self.look_over(message.text for message in messages)
+        self.look_over((message.text for message in messages), "messages")
         try:
-            return self.fitting(self.renderer.prompt(self.conversation(messages)))
+            return self.fitting(self.renderer.prompt(self.conversation(messages)), "messages")
         except DataError as error:
             raise refused(error.what, "messages") from None
 
@@ -72,8 +91,8 @@ class Served:
         system = [] if said or not self.system_prompt else [Message(role="system", text=self.system_prompt)]
         return [*system, *messages]
 
-    def plain_prompt(self, text: str, special: bool = True) -> tuple[int, ...]:
-        self.look_over([text])
+    def plain_prompt(self, text: str, special: bool = True, param: str = "prompt") -> tuple[int, ...]:
+        self.look_over([text], param)
         return self.encode(text, special)
 
     def encode(self, text: str, special: bool) -> tuple[int, ...]:
@@ -86,18 +105,19 @@ class Served:
         """A plain text that fits, of an engine that takes one."""
         if not self.engine.takes_ids:
             raise unable(self.name, "plain completions: its server makes the prompt of a conversation itself")
-        return self.fitting(ids)
+        return self.fitting(ids, "prompt")
 
     async def embed(self, ids: tuple[int, ...]) -> list[float]:
         return await self.engine.embed(ids, self.voice)
 
-    def fitting(self, ids: tuple[int, ...]) -> tuple[int, ...]:
+    def fitting(self, ids: tuple[int, ...], param: str) -> tuple[int, ...]:
+        """With room for a token of the reply, unless it is an `input`: nothing follows that."""
         if not ids:
-            raise refused("the prompt is empty", "prompt")
+            raise refused(f"the {param} is empty", param)
         if max(ids) >= self.renderer.tokenizer.vocab_size:
-            raise refused(f"token ids must be less than {self.renderer.tokenizer.vocab_size}", "prompt")
-        if len(ids) >= self.context:
-            raise too_long(len(ids), self.context)
+            raise refused(f"token ids must be less than {self.renderer.tokenizer.vocab_size}", param)
+        if len(ids) + (param != "input") > self.context:
+            raise too_long(len(ids), self.context, param)
         return ids
 
     def limit(self, prompt: Sequence[int], *asked: int | None) -> int:
