@@ -117,6 +117,21 @@ def test_llamacpp_side_by_side_says_what_it_says_alone(gguf_file: Path) -> None:
         assert got[1:] == pytest.approx(wanted, abs=2e-3)
 
 
+@pytest.mark.parametrize("last", [4, 64])
+def test_penalties_count_the_same_tokens_in_either_engine(last: int, gguf_file: Path, wide_model: Path) -> None:
+    """Those of the prompt too, as far back as they look."""
+    spec = describe_folder(wide_model)
+    sampling = Sampling(repeat_penalty=1.4, frequency_penalty=0.3, presence_penalty=0.2, repeat_last_n=last)
+    works = [Work(prompt, NEW, sampling=sampling) for prompt in PROMPTS]
+    plain = [Work(prompt, NEW) for prompt in PROMPTS]
+    file, model = (
+        write(open_one, works)
+        for open_one in (lambda: LlamaCppDecoder(gguf_file, SLOTS, CONTEXT), lambda: open_hf(spec, [], SLOTS, CONTEXT))
+    )
+    assert [new for new, _ in file] == [new for new, _ in model]
+    assert file != write(lambda: LlamaCppDecoder(gguf_file, SLOTS, CONTEXT), plain)
+
+
 def test_a_file_of_llamacpp_has_the_vectors_of_its_checkpoint(gguf_file: Path) -> None:
     decoder = LlamaCppDecoder(gguf_file, 2, CONTEXT, threads=1)
     package, _, number = decoder.version.rpartition("-")

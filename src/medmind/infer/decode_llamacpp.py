@@ -75,7 +75,11 @@ class LlamaCppDecoder:
 
     def begin(self, slot: int, work: Work) -> None:
         self._session.memory_seq_rm(slot, -1, -1)
-        self._underway[slot] = Growing(work, self._sampler(work.sampling), list(work.prompt))
+        sampler = self._sampler(work.sampling)
+        if work.sampling.penalises:
+            for token in work.prompt[-work.sampling.repeat_last_n :]:
+                sampler.accept(token)
+        self._underway[slot] = Growing(work, sampler, list(work.prompt))
 
     def drop(self, slot: int) -> None:
         if self._underway.pop(slot, None):
@@ -144,7 +148,7 @@ class LlamaCppDecoder:
 
     def _sampler(self, wanted: Sampling) -> Any:
         sampler = self._library.LlamaSampler()
-        if wanted.repeat_penalty != 1 or wanted.frequency_penalty or wanted.presence_penalty:
+        if wanted.penalises:
             sampler.add_penalties(
                 wanted.repeat_last_n, wanted.repeat_penalty, wanted.frequency_penalty, wanted.presence_penalty
             )

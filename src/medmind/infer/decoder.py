@@ -27,9 +27,13 @@ class Sampling:
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
     repeat_last_n: int = 64
-    """How many tokens back the penalties look."""
+    """How many tokens back the penalties look, the prompt's among them."""
     seed: int | None = None
     """None: another one each time."""
+
+    @property
+    def penalises(self) -> bool:
+        return self.repeat_penalty != 1 or bool(self.frequency_penalty or self.presence_penalty)
 
 
 @dataclass(frozen=True)

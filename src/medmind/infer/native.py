@@ -220,6 +220,7 @@ class LlamaSampler:
     def __init__(self) -> None:
         self._links: list[Callable[[int], Any]] = []
         """Made when the size of the vocabulary is known."""
+        self._before: list[int] = []
         self._chain: Any = None
 
     def __del__(self) -> None:
@@ -248,6 +249,10 @@ class LlamaSampler:
     def add_dist(self, seed: int) -> None:
         self._links.append(lambda size: lib.llama_sampler_init_dist(seed))
 
+    def accept(self, token: int) -> None:
+        """As if it had been chosen."""
+        self._before.append(token)
+
     def sample(self, context: LlamaContext, place: int) -> int:
         if not self._links:
             return int(context.get_logits_ith(place).argmax())
@@ -255,4 +260,6 @@ class LlamaSampler:
             self._chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
             for link in self._links:
                 lib.llama_sampler_chain_add(self._chain, link(context.vocabulary))
+            for token in self._before:
+                lib.llama_sampler_accept(self._chain, token)
         return int(lib.llama_sampler_sample(self._chain, context.pointer, place))

@@ -107,7 +107,7 @@ def choose(logits: np.ndarray, sampling: Sampling, before: Sequence[int], rng: n
 
 
 def penalised(raw: np.ndarray, sampling: Sampling, before: Sequence[int]) -> np.ndarray:
-    if not (sampling.repeat_penalty != 1 or sampling.frequency_penalty or sampling.presence_penalty):
+    if not sampling.penalises:
         return raw
     for token, count in Counter(before).items():
         raw[token] *= sampling.repeat_penalty if raw[token] <= 0 else 1 / sampling.repeat_penalty
