@@ -101,6 +101,51 @@ def test_compare_toggles_and_begins_anew(
     assert "I am new.\n" in capsys.readouterr().out
 
 
+def test_a_talk_of_the_tuned_model_alone_is_taken_up_by_it_alone(
+    speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "talk.json"
+    pipe(monkeypatch, f"/compare\nOne?\nTwo?\n/save {file}\n")
+    Chat(speakers, [], interactive=False).run()
+    capsys.readouterr()
+    pipe(monkeypatch, f"Now?\n/load {file}\nThree?\n")
+    Chat(speakers, [], interactive=False).run()
+    shown = capsys.readouterr()
+    assert shown.out == "base: I am old.\ntuned: I am new.\nI am new.\n"
+    assert [len(speaker.turns) // 2 for speaker in speakers] == [0, 3]
+    assert "now answering: tuned: base did not hear the same; /compare begins anew with both" in shown.err
+    assert "loaded: 2 questions" in shown.err
+
+
+def test_a_talk_of_both_is_taken_up_by_both(
+    speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "talk.json"
+    pipe(monkeypatch, f"One?\nTwo?\n/save {file}\n/compare\nElse?\n/load {file}\nThree?\n/retry\n")
+    Chat(speakers, [], interactive=False).run()
+    told = capsys.readouterr().err
+    assert [len(speaker.turns) // 2 for speaker in speakers] == [3, 3]
+    assert "now answering: base and tuned\n" in told
+    assert "did not hear" not in told
+    speakers[0].forget(1)
+    pipe(monkeypatch, f"/save {file}\n/load {file}\n")
+    Chat(speakers, [], interactive=False).run()
+    assert "now answering: tuned: base did not hear the same" in capsys.readouterr().err, "other questions"
+
+
+def test_the_oldest_questions_may_be_gone_from_one_of_two(
+    speakers: list[Speaker], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "talk.json"
+    pipe(monkeypatch, "One?\nTwo?\n")
+    Chat(speakers, [], interactive=False).run()
+    del speakers[0].turns[:2]
+    pipe(monkeypatch, f"/save {file}\n/load {file}\nThree?\n")
+    Chat(speakers, [], interactive=False).run()
+    assert [len(speaker.turns) // 2 for speaker in speakers] == [2, 3]
+    assert "loaded: 2 questions; of these base has the last 1\n" in capsys.readouterr().err
+
+
 def test_samples_can_be_asked_by_number(
     speakers: list[Speaker],
     fakes: list[FakeModel],
@@ -139,6 +184,53 @@ def test_a_question_beyond_the_context_is_an_error(renderer: Renderer, monkeypat
         Chat([speaker], [], interactive=False).run()
     type_lines(monkeypatch, ["Too long?", EOFError])
     Chat([speaker], [], interactive=True).run()
+
+
+def test_a_question_too_long_by_itself_costs_no_older_ones(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speaker = Speaker("base", FakeModel(renderer, lambda _: "Fine.", context=100), renderer, "", 30)
+    type_lines(monkeypatch, ["A?", "B?", "long " * 200, EOFError])
+    Chat([speaker], [], interactive=True).run()
+    assert [turn.text for turn in speaker.turns[::2]] == ["A?", "B?"]
+    assert "dropped" not in capsys.readouterr().err
+
+
+def test_a_long_talk_is_cut_without_reading_it_for_each_turn(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaker = Speaker("base", FakeModel(renderer, str, context=100), renderer, "", 30)
+    speaker.turns = [Message(role=role, text="Well?") for _ in range(2000) for role in ("user", "assistant")]
+    rendered: list[int] = []
+    prompt = renderer.prompt
+    monkeypatch.setattr(renderer, "prompt", lambda talk: (rendered.append(len(talk)), prompt(talk))[1])
+    kept = len(speaker.fit("So?"))
+    assert len(rendered) < 20
+    assert kept + 30 <= 100
+    assert (
+        len(
+            prompt(
+                [*[Message(role=role, text="Well?") for role in ("user", "assistant")], *speaker.conversation("So?")]
+            )
+        )
+        + 30
+        > 100
+    ), "no more is dropped than must be"
+
+
+def test_an_engine_that_fails_on_a_terminal_ends_its_answer_alone(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(text: str) -> str:
+        if text.endswith("hard?"):
+            raise RuntimeError("out of memory")
+        return "Fine."
+
+    speaker = Speaker("base", FakeModel(renderer, write), renderer, "", 30)
+    type_lines(monkeypatch, ["A?", "hard?", "B?", EOFError])
+    Chat([speaker], [], interactive=True).run()
+    assert [turn.text for turn in speaker.turns[::2]] == ["A?", "B?"]
+    assert "error: internal error: RuntimeError: out of memory" in capsys.readouterr().err
 
 
 def test_ctrl_c_takes_the_question_back_and_leaves_at_the_prompt(
@@ -216,7 +308,9 @@ def test_a_model_name_speaks_alone(
     assert chat.run(namespace("NANO", "data.system_prompt=Be kind.")) == 0
     shown = capsys.readouterr()
     assert shown.out.split() == ["Be", "kind.", "Hello?"]
-    assert "only one model" in shown.err
+    assert "only one model here, chat with a run or an adapter to compare, with a GGUF add --set serve.base=true" in (
+        shown.err
+    )
     assert "/1 Explain the medical term: Hypertension" in " ".join(shown.err.split())
 
 

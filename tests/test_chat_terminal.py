@@ -1,10 +1,11 @@
-"""On a real terminal: Ctrl-C stops the answer and not the chat, and the question counts as never asked."""
+"""On a real terminal: Ctrl-C stops the answer, not the chat; the question counts as never asked, its line is kept."""
 
 import os
 import pty
 import select
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,8 +21,9 @@ def read_until(terminal: int, text: bytes, seconds: float = 60.0) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_ctrl_c_stops_the_answer_alone() -> None:
-    words = ["-m", "medmind", "chat", "nano", "--set", "evaluate.max_new_tokens=900"]
+def test_ctrl_c_stops_the_answer_alone(tmp_path: Path) -> None:
+    typed = tmp_path / "typed"
+    words = ["-m", "medmind", "chat", "nano", "--history", str(typed), "--set", "evaluate.max_new_tokens=900"]
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, *words])
@@ -38,3 +40,4 @@ def test_ctrl_c_stops_the_answer_alone() -> None:
         os.write(terminal, b"/quit\n")
         assert os.waitpid(child, 0)[1] == 0
         os.close(terminal)
+    assert typed.read_text().splitlines() == ["Tell me everything about the heart", "/context", "/quit"]

@@ -150,6 +150,18 @@ def test_an_adapter_is_talked_to_beside_its_base(
     assert base.removeprefix("base: ") != tuned.removeprefix("tuned: ")
 
 
+@pytest.mark.parametrize("loose", [False, True])
+def test_a_gguf_is_talked_to_beside_its_base_if_wanted(
+    run: RunDir, loose: bool, gguf_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk(monkeypatch, gguf_file if loose else run.gguf("f32"), "model=nano", "serve.base=true")
+    shown = capsys.readouterr()
+    base, tuned = shown.out.removeprefix("base: ").split("\ntuned: ")
+    assert base.strip() != tuned.strip()
+    assert "loading nano\n" in shown.err
+    assert ".gguf\n" in shown.err
+
+
 def test_a_gguf_and_its_checkpoint_say_the_same(
     gguf_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

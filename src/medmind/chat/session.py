@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from medmind.chat.saved import Saved, load, save
-from medmind.chat.show import Screen
+from medmind.chat.saved import Saved, is_text, load, save
+from medmind.chat.show import Screen, tell
 from medmind.chat.speaker import Speaker
 from medmind.core.errors import MedmindError, UsageError
-from medmind.core.log import say
 from medmind.core.registry import did_you_mean
+from medmind.core.types import Message
 from medmind.safety.texts import Additions
 
 SHOWN = 200
@@ -23,7 +23,7 @@ COMMANDS = {
     "retry": "ask the last question again; the same prompt gets the same reply, nothing is drawn by chance",
     "context": "how much of each model's context is taken",
     "save": "write the conversation to a file, which nobody else may read",
-    "load": "take up a saved conversation",
+    "load": "take up a saved conversation, with those who were in it",
     "clear": "a new conversation; so does /reset",
     "quit": "the end",
 }
@@ -66,9 +66,9 @@ class Chat:
     def run(self) -> None:
         if self._interactive:
             self.show_samples()
-            say(f"Ask, or /help. Not medical advice; {self._place}, and nothing is kept here.", style="dim")
+            tell(f"Ask, or /help. Not medical advice; {self._place}, and nothing is kept here.")
         while (line := self.read_line()) is not None:
-            if line == "/quit":
+            if line.split(None, 1)[:1] == ["/quit"]:
                 return
             if line.startswith("/"):
                 self.command(line)
@@ -87,39 +87,43 @@ class Chat:
             return None
 
     def command(self, line: str) -> None:
+        """No fault of a command ends the conversation."""
         name, _, rest = line[1:].partition(" ")
+        numbered = {str(number): question for number, question in enumerate(self._samples, start=1)}
         try:
-            if name.isdecimal() and 1 <= int(name) <= len(self._samples):
-                self.ask(self._samples[int(name) - 1])
+            if name in numbered:
+                self.ask(numbered[name])
             elif name in self._commands:
                 self._commands[name](rest.strip())
             else:
                 known = ", ".join(f"/{one}" for one in COMMANDS)
-                hint = did_you_mean(name, self._commands)
-                raise UsageError(f'no command "/{name}"{hint}', todo=f"known: {known}")
-        except (MedmindError, OSError) as error:
-            say(str(error), style="yellow")
+                hint = did_you_mean(name[:SHOWN], COMMANDS)
+                raise UsageError(f'no command "/{shorten(name)}"{hint}', todo=f"known: {known}")
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            tell(f"error: {as_told(error)}", style="red")
 
     def ask(self, question: str) -> None:
         """A question counts as asked when everyone has answered: Ctrl-C stops the answer and takes it back."""
         self._last = question
         self.warn(question)
         try:
-            check_text(question)
+            check_text(question, "the question")
             for speaker in self._speakers:
                 self.answer(speaker, question)
         except KeyboardInterrupt:
             if not self._interactive:
                 raise
-            say("(stopped; this question is forgotten, /retry asks it again)", style="yellow")
+            tell("(stopped; this question is forgotten, /retry asks it again)", style="yellow")
             return
-        except MedmindError as error:
+        except Exception as error:
             if not self._interactive:
                 raise
-            say(f"({error})", style="yellow")
+            tell(f"error: {as_told(error)}", style="red")
             return
         if note := max((self._additions.after(speaker.reply.text) for speaker in self._speakers), default=""):
-            say(note, style="dim")
+            tell(note)
         for speaker in self._speakers:
             speaker.remember(question)
 
@@ -135,34 +139,35 @@ class Chat:
         with closing(speaker.stream(question)) as pieces:
             self._screen.show(label, pieces)
         if not speaker.reply.stopped:
-            say(f"({speaker.name}: cut after {speaker.reply.tokens} tokens)", style="dim")
+            tell(f"({speaker.name}: cut after {speaker.reply.tokens} tokens)")
 
     def help(self, _: str = "") -> None:
         for name, meaning in COMMANDS.items():
-            say(f"  /{name:<8} {meaning}")
+            tell(f"  /{name:<8} {meaning}", style=None)
 
     def show_samples(self, _: str = "") -> None:
         if not self._samples:
-            say("no sample questions here", style="dim")
+            tell("no sample questions here")
             return
-        say("Sample questions; /1, /2 … asks one:", style="dim")
+        tell("Sample questions; /1, /2 … asks one:")
         for number, question in enumerate(self._samples, start=1):
-            flat = " ".join(question.split())
-            say(f"  /{number}  {flat if len(flat) <= SHOWN else f'{flat[:SHOWN]} …'}")
+            tell(f"  /{number}  {shorten(' '.join(question.split()))}", style=None)
 
     def toggle(self, _: str) -> None:
         """Base beside tuned, or tuned alone; a new conversation, since the two must have heard the same."""
         if len(self._all) == 1:
-            raise UsageError("there is only one model here", todo="chat with a run or an adapter to compare")
-        self._speakers = self._all if len(self._speakers) == 1 else self._all[-1:]
-        say(f"now answering: {' and '.join(speaker.name for speaker in self._speakers)}", style="dim")
+            todo = "chat with a run or an adapter to compare, with a GGUF add --set serve.base=true"
+            raise UsageError("there is only one model here", todo=todo)
+        self._speakers = list(self._all) if len(self._speakers) == 1 else self._all[-1:]
+        tell(f"now answering: {names(self._speakers)}")
         self.clear()
 
     def set_system(self, text: str) -> None:
+        check_text(text, "the system prompt")
         if text:
             for speaker in self._all:
                 speaker.system = "" if text == "off" else text
-        say(f"system prompt: {self._all[-1].system or 'none'}", style="dim")
+        tell(f"system prompt: {self._all[-1].system or 'none'}")
 
     def retry(self, _: str) -> None:
         if not self._last:
@@ -174,35 +179,85 @@ class Chat:
 
     def show_context(self, _: str) -> None:
         for speaker in self._speakers:
-            say(f"{speaker.name}: {speaker.room()}", style="dim")
+            tell(f"{speaker.name}: {speaker.room()}")
 
     def save(self, name: str) -> None:
         system = {speaker.name: speaker.system for speaker in self._all}
         turns = {speaker.name: tuple(speaker.turns) for speaker in self._all}
         save(path_of(name), Saved(system=system, turns=turns))
-        say(f"saved: {name}", style="dim")
+        tell(f"saved: {name}")
 
     def load(self, name: str) -> None:
-        saved = load(path_of(name))
+        """Whoever took part goes on; both do only if they were asked the same."""
+        saved, here = load(path_of(name)), {speaker.name for speaker in self._all}
+        strangers = sorted(saved.turns.keys() - here)
+        if not here & saved.turns.keys():
+            raise UsageError("nobody here took part in it", where=f"{name} (of {', '.join(strangers) or 'nobody'})")
         for speaker in self._all:
             speaker.turns = list(saved.turns.get(speaker.name, ()))
             speaker.system = saved.system.get(speaker.name, speaker.system)
-        strangers = sorted(set(saved.turns) - {speaker.name for speaker in self._all})
-        left = f"; of {', '.join(strangers)} nothing, not here" if strangers else ""
-        say(f"loaded: {max(len(speaker.turns) for speaker in self._all) // 2} questions{left}", style="dim")
+        heard = [speaker for speaker in self._all if speaker.turns]
+        if not same_questions([speaker.turns for speaker in heard]):
+            heard = heard[-1:]
+        self.answer_with(heard or self._speakers)
+        self._last = heard[-1].turns[-2].text if heard else ""
+        counts = {speaker.name: len(speaker.turns) // 2 for speaker in heard}
+        most = max(counts.values(), default=0)
+        fewer = [f"of these {one} has the last {count}" for one, count in counts.items() if count < most]
+        tell("; ".join([f"loaded: {most} questions", *fewer, *(f"of {one} nothing, not here" for one in strangers)]))
+
+    def answer_with(self, speakers: Sequence[Speaker]) -> None:
+        """The others did not hear the same and keep silent."""
+        silent = [speaker for speaker in self._all if speaker not in speakers]
+        for speaker in silent:
+            speaker.forget()
+        if list(speakers) == self._speakers:
+            return
+        self._speakers = list(speakers)
+        why = f": {names(silent)} did not hear the same; /compare begins anew with both" if silent else ""
+        tell(f"now answering: {names(speakers)}{why}", style="yellow")
 
     def clear(self, _: str = "") -> None:
         for speaker in self._all:
             speaker.forget()
-        say("a new conversation", style="dim")
+        tell("a new conversation")
 
 
-def check_text(question: str) -> None:
-    if any("\ud800" <= char <= "\udfff" for char in question):
-        raise UsageError("the question is not UTF-8", where="stdin", todo="convert it, for example with iconv")
+def as_told(error: Exception) -> str:
+    if isinstance(error, MedmindError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        where = f", {error.filename}" if error.filename else ""
+        return f"cannot be used: {error.strerror}{where}, check the path and its permissions"
+    return f"internal error: {type(error).__name__}: {error}".strip().splitlines()[0]
+
+
+def names(speakers: Sequence[Speaker]) -> str:
+    return " and ".join(speaker.name for speaker in speakers)
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]} …"
+
+
+def same_questions(talks: Sequence[Sequence[Message]]) -> bool:
+    """But for the oldest, which one may have had to drop before the other."""
+    asked = [[message.text for message in turns[::2]] for turns in talks]
+    shortest = min(map(len, asked), default=0)
+    return len({tuple(texts[-shortest:]) for texts in asked}) <= 1
+
+
+def check_text(text: str, what: str) -> None:
+    if not is_text(text):
+        raise UsageError(f"{what} is not UTF-8", where="stdin", todo="convert it, for example with iconv")
 
 
 def path_of(name: str) -> Path:
     if not name:
         raise UsageError("which file?", todo="/save FILE or /load FILE")
-    return Path(name).expanduser()
+    if "\0" in name:
+        raise UsageError("no file has a NUL in its name", where=name)
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UsageError("no such user, or one without a home", where=name) from None

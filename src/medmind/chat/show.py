@@ -4,8 +4,15 @@ import re
 import sys
 from collections.abc import Iterator
 
+from medmind.core.log import say
+
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """All but tab and line feed."""
+
+
+def tell(text: str, style: str | None = "dim") -> None:
+    """What the chat itself says; names and prompts of a loaded file steer no terminal either."""
+    say(CONTROL.sub("", text), style=style)
 
 
 class Screen:

@@ -1,5 +1,6 @@
 """One model and its own side of a conversation: what it has heard, what still fits, and its reply as it comes."""
 
+from bisect import bisect_left
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
@@ -57,27 +58,33 @@ class Speaker:
             yield piece
 
     def fit(self, question: str) -> tuple[int, ...]:
-        """The prompt; drops the oldest turns, and says how much, when no room for a reply would be left."""
+        """The prompt; drops the oldest turns, and says how much, when no room for a reply would be left.
+
+        None are dropped for a question that does not even fit alone.
+        """
         context = self._decoder.context
         room = min(self._max_new_tokens, context // 2)
-        prompt = whole = self.prompt(question)
-        dropped = 0
-        while self.turns and len(prompt) + room > context:
-            del self.turns[:2]
-            dropped += 1
-            prompt = self.prompt(question)
-        if dropped:
+        whole = self.prompt(question)
+        if not self.turns or len(whole) + room <= context:
+            return whole
+        # By halves: a long conversation is not tokenised again for each of its turns.
+        counts = range(1, len(self.turns) // 2)
+        dropped = 1 + bisect_left(counts, True, key=lambda count: len(self.prompt(question, count)) + room <= context)
+        prompt = self.prompt(question, dropped)
+        if len(prompt) < context:
+            del self.turns[: 2 * dropped]
             lost = len(whole) - len(prompt)
             turns = "question and its answer" if dropped == 1 else f"{dropped} questions and their answers"
             say(f"({self.name}: the oldest {turns}, {lost} tokens, no longer fit {context} tokens and are dropped)")
         return prompt
 
-    def conversation(self, question: str) -> list[Message]:
+    def conversation(self, question: str, dropped: int = 0) -> list[Message]:
+        """Without the oldest so many questions and answers."""
         system = [Message(role="system", text=self.system)] if self.system else []
-        return [*system, *self.turns, Message(role="user", text=question)]
+        return [*system, *self.turns[2 * dropped :], Message(role="user", text=question)]
 
-    def prompt(self, question: str) -> tuple[int, ...]:
-        return self._renderer.prompt(self.conversation(question))
+    def prompt(self, question: str, dropped: int = 0) -> tuple[int, ...]:
+        return self._renderer.prompt(self.conversation(question, dropped))
 
     def room(self) -> str:
         """How full the context is."""

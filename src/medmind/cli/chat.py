@@ -14,6 +14,7 @@ from medmind.chat.speaker import Speaker
 from medmind.cli.common import add_sets
 from medmind.cli.foreign import ADAPTER
 from medmind.cli.targets import ENDPOINT_KEY, TARGET, Target, opened
+from medmind.core.errors import EnvironmentFault, UsageError
 from medmind.core.log import say
 from medmind.infer.decoder import Decoder
 from medmind.models.spec import ModelSpec
@@ -33,12 +34,11 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # what is not UTF-8 is said where it is asked
     interactive = sys.stdin.isatty() and not args.whole
-    with opened([args.target], args.sets) as (target,):
+    with opened([args.target], args.sets) as (target,), history(args.history if interactive else None):
         chat = open_chat(target, interactive)
         if args.whole:
             chat.ask(sys.stdin.read().strip())
-            return 0
-        with history(args.history if interactive else None):
+        else:
             chat.run()
     return 0
 
@@ -57,18 +57,37 @@ def open_chat(target: Target, interactive: bool) -> Chat:
 
 @contextmanager
 def history(file: Path | None) -> Iterator[None]:
-    """The arrow keys find what was typed; on disk it is only where the user says, and nobody else may read it."""
+    """The arrow keys find what was typed; on disk it is only where the user says, and nobody else may read it.
+
+    That it can be kept is shown before anything is typed.
+    """
     import readline
 
-    if file is not None and file.exists():
+    if file is None:
+        yield
+        return
+    if file.exists() and not file.is_file():  # a pipe would be waited for, a device taken from all others
+        raise UsageError("--history is not a file", where=str(file), todo="name a file of your own")
+    with kept(file):
+        file.touch(0o600)
+        file.chmod(0o600)
         readline.read_history_file(file)
+        readline.write_history_file(file)
     try:
         yield
     finally:
-        if file is not None:
-            file.touch(mode=0o600)
+        with kept(file):
             readline.write_history_file(file)
             file.chmod(0o600)
+
+
+@contextmanager
+def kept(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        todo = "check the path and its permissions"
+        raise EnvironmentFault(f"what you type cannot be kept: {error.strerror}", where=str(file), todo=todo) from None
 
 
 def open_speakers(target: Target) -> list[Speaker]:
@@ -97,9 +116,15 @@ def decoders(target: Target, spec: ModelSpec, renderer: Renderer, context: int) 
     elif target.gguf and (target.trained is None or target.recipe.serve.engine == "llama.cpp"):
         from medmind.infer.decode_llamacpp import LlamaCppDecoder
 
+        beside = target.recipe.serve.base
+        if beside:
+            from medmind.infer.decode_hf import open_hf
+
+            say(f"loading {spec.id}")
+            yield "base", open_hf(spec, [], 1, context), ""
         say(f"loading {target.gguf}")
         decoder = LlamaCppDecoder(target.gguf, 1, context, tokenizer=renderer.tokenizer)
-        yield "tuned" if target.rundir else target.name, decoder, ""
+        yield "tuned" if target.rundir or beside else target.name, decoder, ""
     else:
         from medmind.infer.decode_hf import BASE, open_hf
 

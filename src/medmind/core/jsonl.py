@@ -53,6 +53,8 @@ def read_json(path: Path) -> Any:
         raise DataError("not UTF-8", where=f"{path}, byte {error.start}", todo="save it as UTF-8") from None
     except json.JSONDecodeError as error:
         raise DataError(f"not JSON: {error.msg}", where=f"{path}, line {error.lineno}") from None
+    except (ValueError, RecursionError):
+        raise DataError("not JSON that can be read: a number too long, or nested too deep", where=str(path)) from None
 
 
 def write_jsonl(path: Path, rows: Iterable[Any], durable: bool = True) -> int:
