@@ -14,10 +14,9 @@ from medmind.infer.decoder import Sampling, Step
 from medmind.models.catalog import find_model
 from medmind.models.tokenizer import open_tokenizer
 from medmind.prompts.families import open_renderer
-from medmind.serve.app import create_app, nothing_before
+from medmind.serve.app import create_app
 from medmind.serve.config import ServeConfig
 from medmind.serve.engine import Engine
-from medmind.serve.openai import Before
 from medmind.serve.run import server
 from medmind.serve.served import Facts, Index, Served
 
@@ -78,10 +77,8 @@ class Fake:
         return RENDERER.render([turn for turn in turns if turn.text]).ids
 
 
-def app_of(*fakes: Fake, digest: bytes | None = None, before: Before = nothing_before, **settings: float | bool):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    return create_app(
-        Index([fake.served for fake in fakes]), ServeConfig(**{"timeout": 30.0, **settings}), digest, before
-    )
+def app_of(*fakes: Fake, digest: bytes | None = None, **settings: float | bool | str):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    return create_app(Index([fake.served for fake in fakes]), ServeConfig(**{"timeout": 30.0, **settings}), digest)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from medmind.core.sampling import sample
 from medmind.data.terms import __path__ as terms_path
 from medmind.safety.red_flags import LANGUAGES, RedFlag, find_red_flag
 from medmind.safety.rules import Kind, plain, read_rules
-from medmind.safety.texts import EMERGENCY, NOTE, emergency_text, missing_note
+from medmind.safety.texts import EMERGENCY, EVERY, NOTE, Additions, emergency_text, missing_note
 
 HERE = Path(__file__).parent
 SAMPLE = 600
@@ -128,6 +128,35 @@ def test_the_text_is_the_operators_where_there_is_one() -> None:
     assert "988" in emergency_text(flag)
     assert emergency_text(flag, "Ring the ward.") == "Ring the ward."
     assert set(EMERGENCY) == set(LANGUAGES)
+
+
+@pytest.mark.parametrize("text", [*EVERY, "Ring the ward."])
+def test_what_was_put_around_a_reply_is_taken_off(text: str) -> None:
+    additions = Additions(emergency_text="Ring the ward.")
+    for reply in ("", "A rash.", "A rash.\n\nOf the skin.", f"A rash.\n\n**Note**: {NOTE}"):
+        assert additions.taken_off(f"{text}\n\n{reply}") == reply
+        assert additions.taken_off(f"{text}\n\n{reply}\n\n{NOTE}") == reply
+        assert additions.taken_off(f"{reply}\n\n{NOTE}") == reply
+        assert additions.taken_off(reply) == reply
+    assert additions.taken_off(text) == additions.taken_off(NOTE) == ""
+    for kept in (
+        f"{text} Now.".replace("\n\n", " "),
+        f"You said: {text}",
+        f"{NOTE} And more.",
+        f"Thus: {NOTE}",
+        "  A rash. ",
+    ):
+        assert additions.taken_off(kept) == kept
+
+
+def test_a_long_message_is_read_at_both_ends() -> None:
+    need, filling = "I can't breathe. ", "The nose is part of the face. " * 200_000
+    start = time.perf_counter()
+    assert find_red_flag(need + filling) and find_red_flag(filling + need)
+    assert time.perf_counter() - start < 5
+    start = time.perf_counter()
+    find_red_flag("chest pain " * 2900)
+    assert time.perf_counter() - start < 1.5, "one sentence costs its square"
 
 
 def test_the_note_is_added_once() -> None:

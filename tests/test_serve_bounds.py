@@ -1,14 +1,20 @@
 """What one request may cost the others: no text that takes a minute to see, no number that breaks a model."""
 
+import json
+import socket
 import time
+from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import pytest
-from serving import QUESTION, RENDERER, REPLY, Fake, listening, post
+from serving import QUESTION, RENDERER, REPLY, Fake, listening, post, until
 
 from medmind.infer.decoder import Sampling
 from medmind.infer.slots import penalised
+from medmind.serve import guard
 
 BIG = "What is rhinitis? " * 10_000
 
@@ -68,3 +74,53 @@ def test_penalties_that_look_far_back_take_no_longer() -> None:
     found = penalised(np.ones(30_001), sampling, before)
     assert time.monotonic() - started < 2
     assert (found[6], found[7], found[30_000]) == (0.5 - 0.5 - 0.25, 0.5 - 1.0 - 0.25, 1.0)
+
+
+PART = {"type": "text", "text": ""}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"messages": [{"role": "user", "content": [PART] * 140_000}]},
+        {"messages": [{"role": "user", "content": [PART] * 5000}]},
+        {"tools": [{}] * 1_000_000},
+        {"metadata": [[]] * 1_300_000},
+        {"whatever": {str(number): 1 for number in range(300_000)}},
+    ],
+    ids=["parts", "fewer parts", "tools", "lists", "names"],
+)
+def test_lists_without_an_end_are_refused_before_they_are_read(more: dict[str, Any]) -> None:
+    body = json.dumps({"model": "fake", "messages": QUESTION, **more}, separators=(",", ":")).encode()
+    assert len(body) < guard.LARGEST_BODY
+    with listening(Fake()) as url:
+        assert httpx.post(f"{url}/v1/chat/completions", content=body, timeout=20).status_code == 400
+
+
+def test_as_many_parts_as_anyone_says_are_one_text() -> None:
+    parts = [{"type": "text", "text": text} for text in ("What is ", "rhinitis?", *[""] * 4000)]
+    fake = Fake()
+    with listening(fake) as url:
+        found = post(url, "/v1/chat/completions", model="fake", messages=[{"role": "user", "content": parts}])
+    assert found.status_code == 200
+    assert fake.decoder.asked == [fake.prompt("What is rhinitis?")]
+
+
+def test_bodies_that_do_not_end_are_bounded_together_and_questions_get_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "MOST_COMING", 5 << 20)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4000000\r\n\r\n"
+    with listening(Fake()) as url, ExitStack() as clients:
+        address = ("127.0.0.1", urlsplit(url).port or 0)
+        first, second = (clients.enter_context(socket.create_connection(address)) for _ in range(2))
+        for one in (first, second):
+            one.settimeout(5)
+        first.sendall(head + b" " * 3_900_000)
+        until(lambda: guard.Coming.held > 3_800_000)
+        second.sendall(head + b" " * 1_500_000)
+        refused = second.recv(1 << 16).lower()
+        assert refused.startswith(b"http/1.1 503") and b"retry-after: 5" in refused
+        assert post(url, "/v1/chat/completions", model="fake", messages=QUESTION).status_code == 200
+        first.close()
+        until(lambda: guard.Coming.held == 0)
+        large = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, user="x" * 3_900_000)
+        assert large.status_code == 200

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import httpx
 import pytest
 from serving import QUESTION, Fake, listening, until
 
-from medmind.serve import connection
+from medmind.serve import connection, replies
 
 ASK = {"model": "fake", "messages": QUESTION, "stream": True}
 HEAD = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -132,8 +133,9 @@ def test_the_longest_idle_gives_way_and_no_stream_does(monkeypatch: pytest.Monke
             one.close()
 
 
-def test_an_answer_that_nobody_fetches_is_not_kept(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether the connection was to stay or to close: what lies unread is thrown away, and the client is told so."""
+@pytest.fixture
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For answers that lie unread."""
     made = connection.Connection.connection_made
 
     def with_little_room(self: connection.Connection, transport: Any) -> None:
@@ -141,12 +143,45 @@ def test_an_answer_that_nobody_fetches_is_not_kept(address: tuple[str, int], mon
         made(self, transport)
 
     monkeypatch.setattr(connection.Connection, "connection_made", with_little_room)
+
+
+def ask_with_little_room(client: socket.socket, address: tuple[str, int], asked: bytes) -> None:
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(address)
+    client.sendall(asked)
+
+
+@pytest.mark.usefixtures("little_room")
+def test_a_stream_that_nobody_reads_ends_with_one_line_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(replies, "PATIENCE", 0.2)
+    fake = Fake(write=lambda _: "word " * 120, slots=8)
+    body = json.dumps({**ASK, "n": 8}).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with listening(fake, timeout=1.5) as url, socket.socket() as client:
+        ask_with_little_room(client, ("127.0.0.1", urlsplit(url).port or 0), head + body)
+        until(lambda: any("did not read" in record.getMessage() for record in caplog.records), 5)
+        until(lambda: fake.engine.busy == fake.engine.queued == 0, 1)
+        client.settimeout(2)
+        found = b""
+        with contextlib.suppress(ConnectionError):
+            while more := client.recv(4096):
+                found += more
+        assert b"[DONE]" not in found
+        assert httpx.get(f"{url}/health").status_code == 200
+    loud = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [record.exc_info for record in loud] == [None]
+
+
+@pytest.mark.usefixtures("little_room")
+def test_an_answer_that_nobody_fetches_is_not_kept(address: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the connection was to stay or to close: what lies unread is thrown away, and the client is told so."""
     monkeypatch.setitem(connection.SLOWEST, "another request", 0.5)
     for kept in ("keep-alive", "close"):
         with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.connect(address)
-            client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: %s\r\n\r\n" % kept.encode())
+            asked = b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: %s\r\n\r\n" % kept.encode()
+            ask_with_little_room(client, address, asked)
             time.sleep(1.5)
             found = b""
             client.settimeout(2)

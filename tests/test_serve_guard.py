@@ -16,7 +16,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving import QUESTION, REPLY, Fake, app_of, listening, post
+from serving import QUESTION, Fake, app_of, listening, post
 
 from medmind.core.errors import DataError, EnvironmentFault, UsageError
 from medmind.recipe.load import load_recipe
@@ -298,26 +298,13 @@ def screened() -> Iterator[str]:
 
 def test_identifiers_do_not_leave(screened: str) -> None:
     for stream in (False, True):
-        for path in ("/v1/chat/completions", "/api/chat"):
-            found = post(screened, path, model="fake", messages=QUESTION, stream=stream)
+        for path in ("/v1/chat/completions", "/api/chat", "/v1/completions", "/api/generate"):
+            asked = {"messages": QUESTION} if "chat" in path else {"prompt": "Whom do I call?"}
+            limit = {"max_tokens": 60} if path == "/v1/completions" else {}
+            found = post(screened, path, model="fake", stream=stream, **asked, **limit)
             assert "867-5309" not in found.text and "[PHONE]" in found.text, path
     refused = post(screened, "/v1/chat/completions", model="fake", messages=QUESTION, logprobs=True)
     assert refused.status_code == 400
-
-
-def test_a_fixed_text_comes_first_and_is_marked() -> None:
-    def before(messages: Any) -> str | None:
-        return "Call for help now." if "rhinitis" in messages[-1].text else None
-
-    with listening(Fake(), before=before) as url:
-        choice = post(url, "/v1/chat/completions", model="fake", messages=QUESTION).json()["choices"][0]
-        line = post(url, "/api/chat", model="fake", messages=QUESTION, stream=False).json()
-        streamed = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, stream=True).text
-        other = post(url, "/api/generate", model="fake", prompt="Nose?", stream=False).json()
-    assert choice["message"]["content"] == f"Call for help now.\n\n{REPLY}" == line["message"]["content"]
-    assert choice["medmind_added"] == line["medmind_added"] == "Call for help now."
-    assert streamed.count("medmind_added") == 1
-    assert "medmind_added" not in other and other["response"] == REPLY
 
 
 def test_a_port_in_use_is_told_before_anything_is_loaded() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from serving import post, serving
+from serving import Fake, post, serving
 
 from medmind.cli import serve as cli
 from medmind.cli.targets import Target, open_targets, read_target
@@ -28,7 +28,7 @@ from medmind.recipe.load import load_recipe
 from medmind.serve.app import create_app
 from medmind.serve.config import ServeConfig
 from medmind.serve.engine import Engine, follow
-from medmind.serve.open import Speaker, open_checkpoint
+from medmind.serve.open import Speaker, open_checkpoint, served
 from medmind.serve.served import Index
 
 PROMPTS = [(1, 3, 500 + n, *range(600, 600 + 40 * n)) for n in range(5)]
@@ -213,6 +213,23 @@ def test_nano_answers_over_both_apis_with_its_own_words() -> None:
     assert len(vector) == 256 and sum(part * part for part in vector) == pytest.approx(1, abs=1e-5)
     assert chat["system_fingerprint"].startswith("transformers-float32-")
     assert chat["system_fingerprint"].endswith(f"-{version('transformers')}-torch-{torch.__version__}")
+    (model,) = models
+    usual = served(speaker, model.engine, model.facts, ServeConfig())
+    assert (usual.screened, model.screened) == (True, False)
+
+
+def test_the_command_serves_as_its_first_target_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    apps: list[Any] = []
+    server = SimpleNamespace(run=lambda sockets: apps.append(sockets))
+    monkeypatch.setattr("medmind.serve.run.install", lambda: None)  # it holds for a whole process
+    monkeypatch.setattr("medmind.serve.run.server", lambda app, _: (apps.append(app), server)[1])
+    monkeypatch.setattr(cli, "open_targets", lambda *_: [Fake().served])
+    sets = ["model=nano", "serve.port=11995", "serve.emergency_text=Ring the ward."]
+    assert cli.answer([Target(load_recipe("base", sets)), Target(load_recipe("base", []))]) == 0
+    question = [{"role": "user", "content": "I can't breathe"}]
+    with serving(apps[0]) as url:
+        found = post(url, "/v1/chat/completions", model="fake", messages=question).json()
+    assert found["choices"][0]["medmind_added"] == "Ring the ward."
 
 
 def test_targets_are_told_apart(tmp_path: Path) -> None:

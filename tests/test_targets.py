@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,15 @@ def test_a_bundle_is_served_as_the_user_says_not_as_it_says(bundle: Path) -> Non
         assert (model.name, model.engine.name, model.engine.dtype) == ("mine", "llama.cpp", "f32")
         model.engine.close()
     assert not private.exists()
+
+
+def test_only_replies_of_a_run_of_the_terms_task_get_the_note(bundle: Path) -> None:
+    with opened([str(bundle)], ["model=nano"]) as (target,):
+        other = replace(target, recipe=load_recipe("medquad", ["model=nano", *F32]))
+        for one, noted in ((target, True), (other, False), (replace(target, rundir=None), False)):
+            (model,) = open_targets([one], ServeConfig(max_concurrent=1))
+            assert model.noted == noted
+            model.engine.close()
 
 
 def test_a_bundle_is_talked_to(

@@ -15,6 +15,7 @@ from medmind.train.heads import Heads, Turns, attend_heads, differentiate_heads
 from medmind.train.norm import differentiate_normal, normalise, scale_rows
 
 numba_passes = pytest.importorskip("medmind.train.numba_passes")
+jit = pytest.importorskip("medmind.train.jit")
 TYPES = [torch.float32, torch.bfloat16]
 HEADS = Heads(keys=2, group=3, size=16, scale=0.3)
 LENGTHS = (5, 300, 1, 129)
@@ -172,13 +173,13 @@ def test_where_nothing_can_be_kept_they_are_compiled_anew(monkeypatch: pytest.Mo
             return lambda function: (_ for _ in ()).throw(RuntimeError("no locator available"))
         return lambda function: function
 
-    monkeypatch.setattr(numba_passes, "njit", njit)
-    assert numba_passes.jit(len) is len
+    monkeypatch.setattr(jit, "njit", njit)
+    assert jit.jit(len) is len
     assert [settings.get("cache") for settings in asked] == [True, None]
 
 
 def test_a_full_disk_costs_the_cache_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    twice = numba_passes.jit(lambda number: number + number)
+    twice = jit.jit(lambda number: number + number)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -38,5 +38,5 @@ def answer(targets: Sequence[Target]) -> int:
             engine = model.engine
             say(f"{model.name}: {engine.name}, {engine.dtype}, context {model.context}, {engine.slots} at a time")
         with suppress(KeyboardInterrupt):
-            serve(Index(models), config, digest, door, config.additions("").before_answer)
+            serve(Index(models), config, digest, door)
     return 0

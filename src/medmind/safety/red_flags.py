@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from medmind.safety.rules import Kind, Rules, plain, read_rules
 
 LANGUAGES = ("en", "es", "fr", "it", "de")
+END = 1 << 14
+"""Characters at either end of a long message; what lies between is not read, which would take minutes."""
+SENTENCE = 1000
+"""Characters around a phrase that may deny it: one sentence without a dot must not cost its square."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class RedFlag:
 
 def find_red_flag(text: str) -> RedFlag | None:
     """The first kind, in the order of `Kind`, that a user's message tells of; None where nobody present is in need."""
+    text = text if len(text) <= 2 * END else f"{text[:END]}\n{text[-END:]}"
     order = list(Kind)
     flags = [
         RedFlag(kind, language) for language in LANGUAGES for kind in kinds(read_rules(language), plain(text, language))
@@ -69,7 +74,8 @@ def said(rules: Rules, message: str, pattern: re.Pattern[str]) -> bool:
 
 def meant(rules: Rules, message: str, match: re.Match[str]) -> bool:
     """Neither denied nor long ago."""
-    sentence = before(message, match) + match.group() + message[match.end() :].partition(" . ")[0]
+    rest = message[match.end() : match.end() + SENTENCE].partition(" . ")[0]
+    sentence = before(message, match) + match.group() + rest
     gone = rules.past.search(sentence) and not rules.present.search(sentence)
     return not gone and not denied(rules, message, match)
 
@@ -80,4 +86,4 @@ def denied(rules: Rules, message: str, match: re.Match[str]) -> bool:
 
 def before(message: str, match: re.Match[str]) -> str:
     """The words of the same sentence that stand before."""
-    return message[: match.start()].rpartition(" . ")[2]
+    return message[max(0, match.start() - SENTENCE) : match.start()].rpartition(" . ")[2]

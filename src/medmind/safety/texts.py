@@ -1,12 +1,12 @@
 """The fixed words a person is shown beside a model's reply; never part of the reply, never scored."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medmind.core.types import Message
-from medmind.safety.red_flags import RedFlag, find_red_flag
+from medmind.safety.red_flags import LANGUAGES, RedFlag, find_red_flag
 from medmind.safety.rules import Kind
 
+GAP = "\n\n"
+"""Between a reply and what is put around it."""
 NOTE = "This is educational information only. Always consult healthcare professionals for medical decisions."
 EMERGENCY = {
     "en": "**This may be an emergency.** If it is happening to you or to someone near you, call your local emergency "
@@ -53,6 +53,10 @@ def emergency_text(flag: RedFlag, own: str = "") -> str:
     return own or "\n\n".join(filter(None, (EMERGENCY[flag.language], MORE.get((flag.kind, flag.language), ""))))
 
 
+EVERY = sorted({emergency_text(RedFlag(kind, one)) for kind in Kind for one in LANGUAGES}, key=len, reverse=True)
+"""The longest first: some begin as others do."""
+
+
 @dataclass(frozen=True)
 class Additions:
     """What is put around the replies of one model."""
@@ -68,13 +72,16 @@ class Additions:
         flag = find_red_flag(question) if self.red_flags else None
         return (emergency_text(flag, self.emergency_text), flag.kind) if flag else ("", "")
 
-    def before_answer(self, messages: Sequence[Message]) -> str | None:
-        """The same for a conversation, whose last message by the user counts alone."""
-        asked = [message.text for message in messages if message.role == "user"]
-        return (self.before(asked[-1])[0] or None) if asked else None
-
     def after(self, reply: str) -> str:
         return missing_note(reply) if self.note else ""
+
+    def taken_off(self, reply: str) -> str:
+        """A reply as the model said it, of one that comes back with what was put around it."""
+        for text in filter(None, (self.emergency_text, *EVERY)):
+            if reply.strip() == text.strip() or reply.startswith(f"{text}{GAP}"):
+                reply = reply.strip().removeprefix(text.strip()).strip()
+                break
+        return reply.removesuffix(NOTE).rstrip() if reply == NOTE or reply.endswith(f"{GAP}{NOTE}") else reply
 
 
 def missing_note(reply: str, note: str = NOTE) -> str:

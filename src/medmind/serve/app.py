@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from medmind.core.types import Message
 from medmind.serve.beside import Beside
 from medmind.serve.completions import Completions
 from medmind.serve.config import ServeConfig
@@ -21,7 +20,7 @@ from medmind.serve.engine import EngineBroken, EngineBusy, WorkLost
 from medmind.serve.errors import ApiError, ClientGone, as_api, error_response
 from medmind.serve.guard import Guard, allowed_names
 from medmind.serve.ollama import Ollama
-from medmind.serve.openai import Before, OpenAI
+from medmind.serve.openai import OpenAI
 from medmind.serve.openapi import describe
 from medmind.serve.served import Index
 
@@ -30,18 +29,13 @@ CHANGING = ("pull", "push", "create", "copy", "delete")
 NOT_FOUND = {404: "no such route", 405: "this route does not take that method"}
 
 
-def nothing_before(_: Sequence[Message]) -> str | None:
-    return None
-
-
-def create_app(
-    index: Index, config: ServeConfig, digest: bytes | None = None, before_answer: Before = nothing_before
-) -> ASGIApp:
-    """`digest` is the key's; `before_answer` may put a fixed text before an answer, which is marked."""
-    openai, beside = OpenAI(index, config.timeout, before_answer), Beside(index)
+def create_app(index: Index, config: ServeConfig, digest: bytes | None = None) -> ASGIApp:
+    """`digest` is the key's."""
+    additions = config.additions("")
+    openai, beside = OpenAI(index, config.timeout, additions), Beside(index)
     completions = Completions(index, config.timeout)
     routes = [
-        *ollama_routes(Ollama(index, config.timeout, before_answer)),
+        *ollama_routes(Ollama(index, config.timeout, additions)),
         Route("/v1/chat/completions", openai.chat, methods=["POST"]),
         Route("/v1/completions", completions.complete, methods=["POST"]),
         Route("/v1/embeddings", openai.embeddings, methods=["POST"]),
@@ -95,7 +89,7 @@ async def on_error(request: Request, error: Exception) -> Response:
     if told.status == 500:
         place = traceback.extract_tb(error.__traceback__)[-1]
         log.error("%s in %s, line %s", type(error).__name__, place.filename, place.lineno)
-    return error_response(request.url.path, told)
+    return error_response(request.url.path, told, getattr(request.state, "added", ""))
 
 
 async def on_gone(_: Request, __: Exception) -> Response:

@@ -12,6 +12,9 @@ from medmind.serve.guard import read_body
 MOST_TEXTS, MOST_TOKENS, MOST_MESSAGES = 64, 1 << 20, 4096
 MOST_LOOSE = 1 << 17
 """Characters or tokens that are only turned into one another: meanwhile nobody else is served."""
+MOST_PARTS = 4096
+MOST_SIGNS = 1 << 17
+"""Lists, objects and names in a body, counted as brackets and colons before it is read: of millions all would wait."""
 Count = Annotated[int, Field(ge=1, le=8)]
 Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 NewTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
@@ -75,7 +78,7 @@ class Part(Body):
 
 class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
+    content: str | Annotated[list[Part], Field(max_length=MOST_PARTS, fail_fast=True)] | None = None
     tool_calls: list[Any] | None = None
     function_call: Any = None
 
@@ -165,6 +168,8 @@ async def read(request: Request, kind: type[B], missing: str = "missing request 
     raw = await read_body(request)
     if not raw.strip():
         raise refused(missing, code="missing_body")
+    if sum(map(raw.count, (b"[", b"{", b":"))) > MOST_SIGNS:
+        raise refused(f"the body has more than {MOST_SIGNS} brackets and colons")
     try:
         value = json.loads(raw.decode("utf-8-sig"))
         if b"\\u" in raw:

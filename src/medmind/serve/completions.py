@@ -56,14 +56,15 @@ class Completions:
         headers = unknown_header(body.ignored)
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
-            return Streamed(self._stream(model, wanted, head, body, usage), "text/event-stream", failed, headers)
-        done = await until_gone(request.receive, self._whole(model, wanted, head, body))
+            lines = self._stream(model, wanted, head, body, usage)
+            return Streamed(lines, "text/event-stream", failed, headers, self._timeout)
+        done = await until_gone(request.receive, self._whole(model, wanted, head, body), self._timeout)
         return JSONResponse(done, headers=headers)
 
     async def _whole(
         self, model: Served, wanted: Sequence[tuple[Prompt, Ask]], head: dict[str, Any], body: CompletionBody
     ) -> dict[str, Any]:
-        async with answering(model, [ask for _, ask in wanted], self._timeout) as replies:
+        async with answering(model, [ask for _, ask in wanted]) as replies:
             texts = ["" for _ in replies]
             async for number, piece in merged(replies):
                 texts[number] += piece.text if piece else ""
@@ -95,7 +96,7 @@ class Completions:
             choice = {"index": number, "text": text, "finish_reason": reason, "logprobs": logprobs}
             return event({**head, "choices": [choice], **empty})
 
-        async with answering(model, [ask for _, ask in wanted], self._timeout) as replies:
+        async with answering(model, [ask for _, ask in wanted]) as replies:
             echoed: set[int] = set()
             async for number, piece in merged(replies):
                 prompt, reply = wanted[number][0], replies[number]

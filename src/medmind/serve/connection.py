@@ -17,6 +17,7 @@ class Connection(H11Protocol):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
+        self.app_state = {**self.app_state, "let_go": self.let_go}
         self._expected = ""
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = self.loop.time()

@@ -74,13 +74,16 @@ def speaks_ollama(path: str) -> bool:
     return path.startswith("/api/")
 
 
-def error_body(path: str, error: ApiError) -> dict[str, Any]:
+def error_body(path: str, error: ApiError, added: str = "") -> dict[str, Any]:
+    """`added` is what would have stood before the answer: no message in need meets a bare error."""
+    more = {"medmind_added": added} if added else {}
     if speaks_ollama(path):
-        return {"error": error.message}
+        return {"error": error.message, **more}
     kind = KINDS.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code, **error.more}}
+    told = {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+    return {"error": {**told, **error.more, **more}}
 
 
-def error_response(path: str, error: ApiError) -> Response:
-    body = json.dumps(error_body(path, error))
+def error_response(path: str, error: ApiError, added: str = "") -> Response:
+    body = json.dumps(error_body(path, error, added))
     return Response(body, error.status, error.headers, "application/json")

@@ -22,6 +22,9 @@ OPEN_TO_ALL = frozenset({"/health"})
 """Routes that need no key."""
 LARGEST_BODY = 4 << 20
 """Bytes, also when they are unpacked."""
+MOST_COMING = 8 * LARGEST_BODY
+"""Bytes of all bodies that are still coming in; the first `SMALL` of each are not counted, so that questions get in."""
+SMALL = 1 << 16
 SLOWEST_BODY = 30.0
 """Seconds for a body to arrive."""
 
@@ -110,15 +113,29 @@ async def read_body(request: Request) -> bytes:
         raise ApiError(408, "the body did not arrive in time", "timeout") from None
 
 
+class Coming:
+    """What is held of unfinished bodies, all together."""
+
+    held = 0
+
+
 async def gather(request: Request) -> bytes:
     parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > LARGEST_BODY:
-            raise too_large()
-        parts.append(part)
-    return b"".join(parts)
+    size = counted = 0
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > LARGEST_BODY:
+                raise too_large()
+            more = max(0, size - SMALL) - counted
+            if more and Coming.held + more > MOST_COMING:
+                raise ApiError(503, "too many large bodies at once", "too_many_bodies", headers={"retry-after": "5"})
+            Coming.held += more
+            counted += more
+            parts.append(part)
+        return b"".join(parts)
+    finally:
+        Coming.held -= counted
 
 
 def unpack(body: bytes, encoding: str) -> bytes:

@@ -12,11 +12,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from medmind.core.types import Message
 from medmind.infer.decoder import Sampling
+from medmind.safety.texts import Additions
 from medmind.serve.beyond import refuse_beyond
 from medmind.serve.bodies import read
 from medmind.serve.errors import ApiError, error_body, refused, unable
+from medmind.serve.heard import as_said, first_words
 from medmind.serve.ollama_bodies import ChatBody, EmbedBody, EmbeddingBody, GenerateBody, Options, ShowBody, Talk
-from medmind.serve.openai import Before, chat_logprobs, check_logprobs, cut, id_rows, join, note_for
+from medmind.serve.openai import chat_logprobs, check_logprobs, cut, id_rows, join, note_for
 from medmind.serve.replies import Ask, Reply, Streamed, answering, embedded, unknown_header, until_gone
 from medmind.serve.served import Index, Served
 
@@ -28,8 +30,8 @@ ABSENT = "this server only answers: it does not pull, push, create, copy or dele
 
 
 class Ollama:
-    def __init__(self, index: Index, timeout: float, before: Before) -> None:
-        self._index, self._timeout, self._before = index, timeout, before
+    def __init__(self, index: Index, timeout: float, additions: Additions) -> None:
+        self._index, self._timeout, self._additions = index, timeout, additions
 
     async def alive(self, _: Request) -> Response:
         return PlainTextResponse("Ollama is running")
@@ -59,7 +61,7 @@ class Ollama:
         model = self._embedder(body.model)
         texts = [body.input] if isinstance(body.input, str) and body.input else body.input
         rows = await id_rows(model, texts)
-        vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
+        vectors = await until_gone(request.receive, embedded(model, rows), self._timeout)
         found = [cut(vector, body.dimensions) for vector in vectors]
         done = {"model": model.name, "embeddings": found, "prompt_eval_count": sum(map(len, rows))}
         done |= {"total_duration": time.monotonic_ns() - started, "load_duration": 0}
@@ -69,11 +71,13 @@ class Ollama:
         body = await read(request, EmbeddingBody)
         model = self._embedder(body.model)
         rows = await id_rows(model, [body.prompt] if body.prompt else [])
-        vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
+        vectors = await until_gone(request.receive, embedded(model, rows), self._timeout)
         return JSONResponse({"embedding": vectors[0] if vectors else []}, headers=unknown_header(body.ignored))
 
     async def chat(self, request: Request) -> Response:
         body = await read(request, ChatBody)
+        asked = [message.content or "" for message in body.messages if message.role == "user"]
+        added = await first_words(request, self._additions, asked)
         model = self._index.find(body.model)
         if not body.messages:
             return JSONResponse(loaded(model, body, {"message": {"role": "assistant", "content": ""}}))
@@ -83,11 +87,13 @@ class Ollama:
         messages = [Message(role=one.role, text=one.content or "") for one in body.messages if one.role != "tool"]
         if len(messages) < len(body.messages):
             raise unable(model.name, "tools")
-        ask = talk_ask(model, body, messages)
-        return await self._answer(request, model, body, ask, self._before(messages) or "", spoken_line)
+        ask = talk_ask(model, body, as_said(self._additions, messages))
+        return await self._answer(request, model, body, ask, added, spoken_line)
 
     async def generate(self, request: Request) -> Response:
         body = await read(request, GenerateBody)
+        asked = [body.prompt] if body.prompt and not body.raw else []
+        added = await first_words(request, self._additions, asked)
         model = self._index.find(body.model)
         if body.raw and (body.system or body.template or body.context):
             raise refused("raw mode does not support template, system, or context")
@@ -103,21 +109,22 @@ class Ollama:
         system = [] if body.system is None else [Message(role="system", text=body.system)]
         messages = [*system, Message(role="user", text=body.prompt)]
         ask = talk_ask(model, body, messages)
-        return await self._answer(request, model, body, ask, self._before(messages) or "", written_line)
+        return await self._answer(request, model, body, ask, added, written_line)
 
     async def _answer(self, request: Request, model: Served, body: Talk, ask: Ask, added: str, line: Line) -> Response:
         headers = unknown_header(body.ignored)
         lines = self._lines(model, ask, added, line)
         if body.stream is not False:
             packed = (json.dumps(one, ensure_ascii=False).encode() + b"\n" async for one in lines)
-            return Streamed(packed, "application/x-ndjson", failed, headers)
-        return JSONResponse(await until_gone(request.receive, together(lines, line)), headers=headers)
+            return Streamed(packed, "application/x-ndjson", failed, headers, self._timeout)
+        done = await until_gone(request.receive, together(lines, line), self._timeout)
+        return JSONResponse(done, headers=headers)
 
     async def _lines(self, model: Served, ask: Ask, added: str, line: Line) -> AsyncIterator[dict[str, Any]]:
-        if added:
-            yield {**head(model), **line(join(added, "")), "done": False, "medmind_added": added}
         text = ""
-        async with answering(model, [ask], self._timeout) as (reply,):
+        async with answering(model, [ask]) as (reply,):
+            if added:
+                yield {**head(model), **line(join(added, "")), "done": False, "medmind_added": added}
             async for piece in reply.pieces():
                 logprobs = chat_logprobs(model.renderer, ask, piece.judged)
                 text += piece.text

@@ -5,7 +5,7 @@ import base64
 import struct
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -16,21 +16,19 @@ from starlette.responses import JSONResponse, Response
 from medmind.core.types import Message, Role
 from medmind.infer.decoder import Judged, Sampling
 from medmind.prompts.chat import Renderer
-from medmind.safety.texts import missing_note
+from medmind.safety.texts import GAP, Additions, missing_note
 from medmind.serve.beyond import refuse_beyond
 from medmind.serve.bodies import Asked, ChatBody, ChatMessage, EmbeddingBody, read
 from medmind.serve.errors import ApiError, error_body, refused, unable
+from medmind.serve.heard import as_said, first_words
 from medmind.serve.replies import Ask, Reply, Streamed, answering, embedded, merged, unknown_header, until_gone
 from medmind.serve.served import Index, Served
 from medmind.serve.sse import DONE, event
 
-Before = Callable[[Sequence[Message]], str | None]
-"""A fixed text that comes before the answer, or None; what it adds is marked."""
-
 
 class OpenAI:
-    def __init__(self, index: Index, timeout: float, before: Before) -> None:
-        self._index, self._timeout, self._before = index, timeout, before
+    def __init__(self, index: Index, timeout: float, additions: Additions) -> None:
+        self._index, self._timeout, self._additions = index, timeout, additions
 
     async def models(self, _: Request) -> Response:
         return JSONResponse({"object": "list", "data": [model_card(model) for model in self._index.models]})
@@ -40,19 +38,20 @@ class OpenAI:
 
     async def chat(self, request: Request) -> Response:
         body = await read(request, ChatBody)
+        asked = [text_of(message) for message in body.messages if message.role == "user"]
+        added = await first_words(request, self._additions, asked)
         model = self._index.find(body.model)
-        messages = to_messages(model.name, body.messages)
+        messages = as_said(self._additions, to_messages(model.name, body.messages))
         ask = chat_ask(model, body, messages)
         asks = [replace(ask, sampling=nth(ask.sampling, number)) for number in range(body.n or 1)]
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name}
         head["system_fingerprint"] = fingerprint(model)
-        added = self._before(messages) or ""
         headers = unknown_header(body.ignored)
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
             lines = self._stream(model, asks, head, added, usage)
-            return Streamed(lines, "text/event-stream", failed, headers)
-        done = await until_gone(request.receive, self._whole(model, asks, head, added))
+            return Streamed(lines, "text/event-stream", failed, headers, self._timeout)
+        done = await until_gone(request.receive, self._whole(model, asks, head, added), self._timeout)
         return JSONResponse(done, headers=headers)
 
     async def embeddings(self, request: Request) -> Response:
@@ -61,7 +60,7 @@ class OpenAI:
         if not model.engine.can_embed:
             raise unable(model.name, "embeddings", "model")
         rows = await id_rows(model, several(body.input))
-        vectors = await until_gone(request.receive, embedded(model, rows, self._timeout))
+        vectors = await until_gone(request.receive, embedded(model, rows), self._timeout)
         found = [cut(vector, body.dimensions) for vector in vectors]
         pack = packed if body.encoding_format == "base64" else list
         data = [{"object": "embedding", "index": place, "embedding": pack(one)} for place, one in enumerate(found)]
@@ -72,7 +71,7 @@ class OpenAI:
 
     async def _whole(self, model: Served, asks: Sequence[Ask], head: dict[str, Any], added: str) -> dict[str, Any]:
         choices = []
-        async with answering(model, asks, self._timeout) as replies:
+        async with answering(model, asks) as replies:
             texts = ["" for _ in replies]
             async for number, piece in merged(replies):
                 texts[number] += piece.text if piece else ""
@@ -95,15 +94,16 @@ class OpenAI:
             choice = {"index": number, "delta": delta, "finish_reason": reason, "logprobs": None, **more}
             return event({**head, "choices": [choice], **empty})
 
-        async with answering(model, asks, self._timeout) as replies:
-            opened: set[int] = set()
+        async with answering(model, asks) as replies:
+            opened = set(range(len(asks))) if added else set()
+            for number in opened:  # whoever is in need waits for no model
+                yield chunk(number, {"role": "assistant", "content": ""})
+                yield chunk(number, {"content": join(added, "")}, medmind_added=added)
             texts = ["" for _ in replies]
             async for number, piece in merged(replies):
                 if number not in opened:
                     opened.add(number)
                     yield chunk(number, {"role": "assistant", "content": ""})
-                    if added:
-                        yield chunk(number, {"content": join(added, "")}, medmind_added=added)
                 texts[number] += piece.text if piece else ""
                 if piece is None:
                     if note := note_for(model, texts[number]):
@@ -147,10 +147,15 @@ def to_messages(model: str, given: Sequence[ChatMessage]) -> list[Message]:
         parts = message.content if isinstance(message.content, list) else []
         if any(part.type not in ("text", "input_text") or part.text is None for part in parts):
             raise unable(model, "anything but text in a message", "messages")
-        text = message.content if isinstance(message.content, str) else "".join(part.text or "" for part in parts)
         role: Role = "system" if message.role == "developer" else message.role
-        found.append(Message(role=role, text=text))
+        found.append(Message(role=role, text=text_of(message)))
     return found
+
+
+def text_of(message: ChatMessage) -> str:
+    if isinstance(message.content, list):
+        return "".join(part.text or "" for part in message.content)
+    return message.content or ""
 
 
 def sampling_of(model: Served, body: Asked) -> Sampling:
@@ -192,13 +197,13 @@ def usage_of(replies: Sequence[Reply]) -> dict[str, int]:
 
 
 def join(added: str, text: str) -> str:
-    return f"{added}\n\n{text}" if added else text
+    return f"{added}{GAP}{text}" if added else text
 
 
 def note_for(model: Served, text: str) -> str:
     """What follows a reply, with the blank line before it."""
     note = missing_note(text) if model.noted else ""
-    return f"\n\n{note}" if note else ""
+    return f"{GAP}{note}" if note else ""
 
 
 def fingerprint(model: Served) -> str:

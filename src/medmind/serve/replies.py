@@ -1,6 +1,7 @@
 """From a request to its replies, piece by piece; whoever stops listening, for whatever reason, frees the slots."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -19,6 +20,9 @@ from medmind.serve.served import Served
 from medmind.serve.text import Pipe
 
 T = TypeVar("T")
+log = logging.getLogger("medmind.serve")
+PATIENCE = 2.0
+"""Seconds that the last words of a stream have to go out."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Reply:
 
 
 @asynccontextmanager
-async def answering(model: Served, asks: Sequence[Ask], timeout: float) -> AsyncIterator[list[Reply]]:
+async def answering(model: Served, asks: Sequence[Ask]) -> AsyncIterator[list[Reply]]:
     """All texts of one request; when this ends, nothing of it is left in the engine."""
     works = [
         Work(
@@ -105,8 +109,7 @@ async def answering(model: Served, asks: Sequence[Ask], timeout: float) -> Async
     ]
     tickets = model.engine.submit(works)
     try:
-        async with asyncio.timeout(timeout):
-            yield [reply_of(model, ask, ticket) for ask, ticket in zip(asks, tickets, strict=True)]
+        yield [reply_of(model, ask, ticket) for ask, ticket in zip(asks, tickets, strict=True)]
     finally:
         model.engine.leave(tickets)
 
@@ -117,9 +120,8 @@ def reply_of(model: Served, ask: Ask, ticket: Ticket) -> Reply:
     return Reply(ask, ticket, pipe, lambda: model.engine.leave([ticket], ended=True))
 
 
-async def embedded(model: Served, rows: Sequence[tuple[int, ...]], timeout: float) -> list[list[float]]:
-    async with asyncio.timeout(timeout):
-        return [await model.embed(ids) for ids in rows]
+async def embedded(model: Served, rows: Sequence[tuple[int, ...]]) -> list[list[float]]:
+    return [await model.embed(ids) for ids in rows]
 
 
 async def merged(replies: Sequence[Reply]) -> AsyncIterator[tuple[int, Piece | None]]:
@@ -148,15 +150,15 @@ async def merged(replies: Sequence[Reply]) -> AsyncIterator[tuple[int, Piece | N
             task.cancel()
 
 
-async def until_gone(receive: Receive, work: Awaitable[T]) -> T:
-    """The work's result; when the client goes first, the work is called off."""
+async def until_gone(receive: Receive, work: Awaitable[T], seconds: float) -> T:
+    """The work's result; when the client goes first, or the time is over, the work is called off."""
     doing = asyncio.ensure_future(work)
     gone = asyncio.create_task(leaving(receive))
     try:
-        await asyncio.wait({doing, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({doing, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if doing.done():
             return doing.result()
-        raise ClientGone
+        raise ClientGone if gone.done() else TimeoutError
     finally:
         gone.cancel()
         if not doing.done():
@@ -179,34 +181,41 @@ class Streamed(Response):
         media_type: str,
         last_words: Callable[[ApiError], bytes],
         headers: dict[str, str],
+        seconds: float,
     ) -> None:
         super().__init__(None, 200, {"x-accel-buffering": "no", "cache-control": "no-cache", **headers}, media_type)
         del self.headers["content-length"]
-        self._lines, self._last_words = lines, last_words
+        self._lines, self._last_words, self._seconds, self._started = lines, last_words, seconds, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with suppress(ClientGone):
-            await until_gone(receive, self._send(send))
+        try:
+            await until_gone(receive, self._send(send), self._seconds)
+        except ClientGone:
+            pass
+        except Exception as error:
+            if not self._started:
+                raise
+            await self._part(scope, send, self._last_words(as_api(error)))
 
     async def _send(self, send: Send) -> None:
-        started = False
-
-        async def say(line: bytes) -> None:
-            nonlocal started
-            if not started:
-                started = True
-                await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": line, "more_body": True})
-
-        try:
-            async with aclosing(self._lines) as lines:  # type: ignore[type-var]
-                async for line in lines:
-                    await say(line)
-        except Exception as error:
-            if not started:
-                raise
-            await say(self._last_words(as_api(error)))
+        async with aclosing(self._lines) as lines:  # type: ignore[type-var]
+            async for line in lines:
+                if not self._started:
+                    self._started = True
+                    await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                await send({"type": "http.response.body", "body": line, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _part(self, scope: Scope, send: Send, words: bytes) -> None:
+        """Whoever reads hears why; who has long stopped reading is let go."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await send({"type": "http.response.body", "body": words, "more_body": False})
+        except TimeoutError:
+            log.warning("a client that did not read its answer was let go")
+            if let_go := scope.get("state", {}).get("let_go"):
+                let_go()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def unknown_header(names: Sequence[str]) -> dict[str, str]:

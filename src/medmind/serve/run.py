@@ -15,7 +15,6 @@ from medmind.serve.app import create_app
 from medmind.serve.config import ServeConfig
 from medmind.serve.connection import Connection
 from medmind.serve.keys import VARIABLE, find_key
-from medmind.serve.openai import Before
 from medmind.serve.served import Index
 
 SWITCH = 5e-4
@@ -45,14 +44,11 @@ def open_door(config: ServeConfig) -> socket.socket:
         ) from None
 
 
-def serve(
-    index: Index, config: ServeConfig, digest: bytes | None, door: socket.socket, before_answer: Before | None = None
-) -> None:
+def serve(index: Index, config: ServeConfig, digest: bytes | None, door: socket.socket) -> None:
     install()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    more = {"before_answer": before_answer} if before_answer else {}
-    server(create_app(index, config, digest, **more), config).run(sockets=[door])
+    server(create_app(index, config, digest), config).run(sockets=[door])
 
 
 def server(app: ASGIApp, config: ServeConfig) -> uvicorn.Server:

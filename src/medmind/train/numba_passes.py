@@ -4,8 +4,6 @@ Arrays are C-contiguous; of those wider than the rows they hold the first column
 in uint16. All is computed in float32 and rounded once. A NaN that a computation makes stays one.
 """
 
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,33 +11,10 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
+from medmind.train.jit import jit
+
 f32, u32, u16, i32 = np.float32, np.uint32, np.uint16, np.int32
 Array = NDArray[Any]
-
-
-def jit(function: Any) -> Any:
-    """Kept beside this file, or in the user's own cache; compiled anew each time where neither can be written."""
-    build = partial(njit, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
-    try:
-        made: Any = build(cache=True)(function)
-    except RuntimeError:
-        return build()(function)
-    made._cache = Spared(made._cache)
-    return made
-
-
-class Spared:
-    """A cache for compiled passes whose disk may be full: then nothing is kept, and nothing is lost."""
-
-    def __init__(self, cache: Any) -> None:
-        self.cache = cache
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.cache, name)
-
-    def save_overload(self, signature: Any, made: Any) -> None:
-        with suppress(OSError):
-            self.cache.save_overload(signature, made)
 
 
 def widen(number: Any) -> Any:

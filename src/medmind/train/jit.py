@@ -1,0 +1,32 @@
+"""How the passes are compiled: for whole threads, without the interpreter, and kept for the next process."""
+
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from numba import njit
+
+
+def jit(function: Any) -> Any:
+    """Kept beside its file, or in the user's own cache; compiled anew each time where neither can be written."""
+    build = partial(njit, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"}, error_model="numpy")
+    try:
+        made: Any = build(cache=True)(function)
+    except RuntimeError:
+        return build()(function)
+    made._cache = Spared(made._cache)
+    return made
+
+
+class Spared:
+    """A cache for compiled passes whose disk may be full: then nothing is kept, and nothing is lost."""
+
+    def __init__(self, cache: Any) -> None:
+        self.cache = cache
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.cache, name)
+
+    def save_overload(self, signature: Any, made: Any) -> None:
+        with suppress(OSError):
+            self.cache.save_overload(signature, made)
