@@ -119,6 +119,7 @@ class TokenizeBody(Body):
     prompt: str | None = None
     content: str | None = None
     add_special_tokens: bool = True
+    parse_special: bool = True
 
 
 class DetokenizeBody(Body):
