@@ -49,7 +49,10 @@ class Beside:
         if len(text) > MOST_LOOSE:
             raise refused(f"a text may have {MOST_LOOSE} characters at most here", "prompt")
         begin = model.encode("", body.add_special_tokens)
-        ids = [*begin, *(markup.read(model.renderer.tokenizer, text) if body.parse_special else model.encode(text, False))]
+        ids = [
+            *begin,
+            *(markup.read(model.renderer.tokenizer, text) if body.parse_special else model.encode(text, False)),
+        ]
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": model.context})
 
     async def detokenize(self, request: Request) -> Response:
