@@ -1,6 +1,6 @@
 """The few real seams: an interface stands here only where two implementations exist."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from medmind.core.types import Completion, Message
@@ -62,7 +62,7 @@ class Tokenizer(Protocol):
     """Text to ids and back. `encode` never makes a control token: a look-alike in the text stays text."""
 
     vocab_size: int
-    control: Mapping[str, int]
+    control: dict[str, int]
     """The control tokens by name."""
     blank: str
     """What its model expects before the first word of a text: SentencePiece's blank, or nothing. `encode` adds none."""

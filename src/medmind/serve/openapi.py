@@ -1,6 +1,8 @@
 """The OpenAPI document of what this server answers, from the same classes that check the requests."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -72,6 +74,6 @@ def parameter(name: str, place: str, names: list[str]) -> dict[str, Any]:
     return {"name": name, "in": place, "required": place == "path", "schema": {"enum": names}}
 
 
-def operation(refusals: dict[str, str] = {}, **more: Any) -> dict[str, Any]:
-    told = {"200": "the answer"} | REFUSALS | refusals
+def operation(refusals: Mapping[str, str] = MappingProxyType({}), **more: Any) -> dict[str, Any]:
+    told = {"200": "the answer", **REFUSALS, **refusals}
     return {"responses": {code: {"description": text} for code, text in sorted(told.items())}, **more}
