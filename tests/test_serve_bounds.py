@@ -52,3 +52,12 @@ def test_a_penalty_that_makes_no_numbers_is_refused(least: float) -> None:
         low = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, repetition_penalty=0.9)
         assert low.json()["choices"][0]["message"]["content"] == REPLY
         assert len(fake.decoders) == 1
+
+
+@pytest.mark.parametrize("least", [5e-324, 1e-310, 1e-40])
+def test_next_to_no_temperature_is_none(least: float) -> None:
+    fake = Fake()
+    with listening(fake) as url:
+        found = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, temperature=least)
+        assert found.json()["choices"][0]["message"]["content"] == REPLY
+        assert len(fake.decoders) == 1

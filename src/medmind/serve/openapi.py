@@ -1,8 +1,6 @@
 """The OpenAPI document of what this server answers, from the same classes that check the requests."""
 
-from collections.abc import Mapping
 from importlib.metadata import version
-from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -47,11 +45,11 @@ OF_BODIES = {
 def describe(index: Index) -> dict[str, Any]:
     """A request for any model but the served ones gets a 404, so the document names these."""
     names = [name for model in index.models for name in (model.name, f"{model.name}:latest")]
-    paths: dict[str, Any] = {path: {"get": operation()} for path in LOOKED_AT}
+    paths: dict[str, Any] = {path: {"get": operation({})} for path in LOOKED_AT}
     paths["/health"] = {"get": operation({"503": "a model is not well"})}
     paths |= {f"/api/{name}": {"post": {"responses": {"501": {"description": ABSENT}}}} for name in CHANGING}
-    paths["/tokenizer_info"] = {"get": operation(parameters=[parameter("model", "query", names)])}
-    paths["/v1/models/{name}"] = {"get": operation(parameters=[parameter("name", "path", names)])}
+    paths["/tokenizer_info"] = {"get": operation({}, parameters=[parameter("model", "query", names)])}
+    paths["/v1/models/{name}"] = {"get": operation({}, parameters=[parameter("name", "path", names)])}
     schemas: dict[str, Any] = {}
     for path, kind in ASKED.items():
         prefix = "Ollama" if path.startswith("/api") else ""
@@ -74,6 +72,6 @@ def parameter(name: str, place: str, names: list[str]) -> dict[str, Any]:
     return {"name": name, "in": place, "required": place == "path", "schema": {"enum": names}}
 
 
-def operation(refusals: Mapping[str, str] = MappingProxyType({}), **more: Any) -> dict[str, Any]:
+def operation(refusals: dict[str, str], **more: Any) -> dict[str, Any]:
     told = {"200": "the answer", **REFUSALS, **refusals}
     return {"responses": {code: {"description": text} for code, text in sorted(told.items())}, **more}
