@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -172,32 +171,3 @@ def test_litellm(nano_url: str) -> None:
     first = litellm.completion(model="openai/nano", api_base=f"{nano_url}/v1", api_key="x", **asked)
     second = litellm.completion(model="ollama_chat/nano", api_base=nano_url, **asked)
     assert first.choices[0].message.content == second.choices[0].message.content != ""
-
-
-def test_lm_eval_scores_as_the_engine_does(nano_url: str) -> None:
-    """Requests of PubMedQA's form through lm-eval's own model class, against log-likelihoods in process."""
-    completions: Any = pytest.importorskip("lm_eval.models.openai_completions", reason="needs lm-eval")
-    from lm_eval.api.instance import Instance  # type: ignore[import-not-found]
-
-    from medmind.infer.open import open_generator
-    from medmind.models.catalog import NANO
-
-    spec = find_model("nano")
-    tokenizer = open_tokenizer(spec)
-    generator = open_generator(spec, None, open_renderer(spec.renderer, tokenizer))
-    contexts = [f"Abstract: swollen noses in {n} of 40.\nQuestion: is it rhinitis?\nAnswer:" for n in (3, 9)]
-    pairs = [(context, f" {word}") for context in contexts for word in ("yes", "no", "maybe")]
-    model = completions.LocalCompletionsAPI(
-        model="nano",
-        base_url=f"{nano_url}/v1/completions",
-        tokenizer=str(NANO),
-        add_bos_token=True,
-        max_length=1024,
-        batch_size=3,
-    )
-    requests = [Instance("loglikelihood", {}, pair, number) for number, pair in enumerate(pairs)]
-    served = [total for total, _ in model.loglikelihood(requests)]
-    rows = [model._encode_pair(*pair) for pair in pairs]
-    wanted = [sum(row) for row in generator.log_likelihoods(rows)]
-    assert served == pytest.approx(wanted, abs=1e-4)
-    assert len(set(served)) == len(served)
