@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 RECIPE ?= demo
 
-.PHONY: setup demo native lint test test-slow check bench fixtures
+.PHONY: setup demo native lint test test-slow clients check bench fixtures
 .DEFAULT_GOAL := check
 
 setup: $(READY)
@@ -44,6 +44,11 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow -n 0
+
+# Serving before the clients of others, and under load; strace and MEDMIND_DATA add to it where they are.
+clients: $(READY)
+	$(BIN)/python -m pip install -c constraints.txt -e '.[clients]'
+	$(BIN)/pytest -m 'slow or not slow' -n 0 -s -rs $(wildcard tests/test_serve_*.py) tests/test_endpoint.py
 
 check: lint test
 

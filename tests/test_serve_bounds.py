@@ -124,3 +124,12 @@ def test_bodies_that_do_not_end_are_bounded_together_and_questions_get_in(monkey
         until(lambda: guard.Coming.held == 0)
         large = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, user="x" * 3_900_000)
         assert large.status_code == 200
+
+
+@pytest.mark.parametrize("least", [5e-324, 1e-310, 1e-40])
+def test_next_to_no_temperature_is_none(least: float) -> None:
+    fake = Fake()
+    with listening(fake) as url:
+        found = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, temperature=least)
+        assert found.json()["choices"][0]["message"]["content"] == REPLY
+        assert len(fake.decoders) == 1

@@ -1,6 +1,11 @@
 """Another server as an engine: every API passed on in streams, what it cannot is said, leaving frees it too."""
 
+import json
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -158,6 +163,70 @@ def test_a_server_that_fails_or_is_gone_is_said_and_the_next_one_served(
         assert (lost.status_code, "server behind this model" in lost.json()["error"]) == (502, True)
         assert httpx.get(f"{url}/health").status_code == 503
         assert model.engine.counts["failed"] >= 2
+
+
+FAR = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from serving import Fake, ServeConfig, app_of, server
+fake = Fake("far")
+fake.decoder.pause = 0.05
+server(app_of(fake), ServeConfig(port=int(sys.argv[2]))).run()
+"""
+
+
+@contextmanager
+def another_process(port: int) -> Iterator[str]:
+    """A server of its own, killed without a word when the block ends."""
+    words = [sys.executable, "-c", FAR, str(Path(__file__).parent), str(port)]
+    process, url = (
+        subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL),
+        f"http://127.0.0.1:{port}",
+    )
+    try:
+        until(lambda: process.poll() is not None or answers(url), 30)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("ending", ["", "/api/chat"])
+def test_a_server_that_is_killed_is_said_and_used_again_when_it_is_back(
+    ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("medmind.serve.beside.FRESH", 0)
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+    body = {"model": "far", "messages": QUESTION, "stream": True}
+    with ExitStack() as stack:
+        with another_process(port) as there:
+            model, app = near(there + ending)
+            url = stack.enter_context(serving(app))
+            found = stack.enter_context(httpx.stream("POST", f"{url}/v1/chat/completions", json=body))
+            lines = found.iter_lines()
+            first = [next(lines) for _ in range(5)]
+        assert found.status_code == 200 and "error" not in "".join(first)
+        (told,) = [line for line in lines if "error" in line]
+        assert json.loads(told.removeprefix("data: "))["error"]["code"] == "no_answer"
+        for _ in range(4):  # more often than a broken engine is opened again
+            lost = post(url, "/v1/chat/completions", model="far", messages=QUESTION)
+            assert (lost.status_code, lost.json()["error"]["code"]) == (502, "no_answer")
+        lost = post(url, "/api/chat", model="far", messages=QUESTION, stream=False)
+        assert (lost.status_code, "server behind this model" in lost.json()["error"]) == (502, True)
+        assert not answers(url)
+        with another_process(port):
+            whole = post(url, "/v1/chat/completions", model="far", messages=QUESTION).json()
+            assert whole["choices"][0]["message"]["content"] == REPLY
+            assert answers(url)
+        assert model.engine.busy == model.engine.queued == 0
 
 
 @pytest.mark.parametrize("said", ["7", '["a"]', '"\\ud800"', "[" * 100_000, '{"a": 1}'])

@@ -10,7 +10,7 @@ from importlib.metadata import version
 import httpx
 import openai
 import pytest
-from serving import QUESTION, RENDERER, REPLY, SYSTEM, Fake, listening, post
+from serving import QUESTION, RENDERER, REPLY, SYSTEM, Fake, listening, post, until
 
 from medmind.serve.beyond import HARMLESS
 
@@ -80,6 +80,34 @@ def test_the_asynchronous_client_many_at_once(url: str) -> None:
             return [done.choices[0].message.content or "" for done in await asyncio.gather(*calls)]
 
     assert asyncio.run(ask_all()) == [REPLY] * 8
+
+
+def test_asynchronous_streams_many_at_once(url: str) -> None:
+    async def read(client: openai.AsyncOpenAI) -> tuple[str, list[str | None]]:
+        stream = await client.chat.completions.create(model="fake", messages=QUESTION, stream=True)
+        choices = [chunk.choices[0] async for chunk in stream]
+        return "".join(choice.delta.content or "" for choice in choices), [one.finish_reason for one in choices[-2:]]
+
+    async def read_all() -> list[tuple[str, list[str | None]]]:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any") as client:
+            return await asyncio.gather(*(read(client) for _ in range(8)))
+
+    assert asyncio.run(read_all()) == [(REPLY, [None, "stop"])] * 8
+
+
+def test_an_asynchronous_stream_that_is_closed_frees_its_slot(fake: Fake, url: str) -> None:
+    async def first_words() -> str:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="any") as client:
+            stream = await client.completions.create(model="fake", prompt="Rhinitis", stream=True, max_tokens=100)
+            async with stream:
+                return await anext(chunk.choices[0].text async for chunk in stream)
+
+    cancelled = fake.engine.counts["cancelled"]
+    fake.decoder.pause = 0.05
+    assert REPLY.startswith(asyncio.run(first_words()).strip())
+    until(lambda: fake.engine.busy == 0)
+    fake.decoder.pause = 0.0
+    assert fake.engine.counts["cancelled"] == cancelled + 1
 
 
 @pytest.mark.parametrize("key", ["max_tokens", "max_completion_tokens"])

@@ -152,14 +152,9 @@ def test_a_screened_model_may_judge_but_not_spell_out(url: str) -> None:
     assert "screened" in told.json()["error"]["message"]
 
 
-def test_the_tokenizer_beside_it(url: str) -> None:
-    import httpx
-
-    info = httpx.get(f"{url}/tokenizer_info").json()
-    assert (info["eos_token"], info["bos_token"]) == ("</s>", "<s>")
-    ids = post(url, "/tokenize", prompt="The heart", add_special_tokens=False).json()["tokens"]
-    assert ids == TOKENIZER.encode(TOKENIZER.blank + "The heart")
-    assert post(url, "/tokenize", content="The heart").json()["tokens"] == [TOKENIZER.token_id("<s>"), *ids]
-    back = post(url, "/detokenize", tokens=ids).json()
-    assert back["prompt"] == back["content"] == TOKENIZER.blank + "The heart"
-    assert post(url, "/detokenize", tokens=[10**6]).status_code == 400
+def test_an_empty_context_is_judged_after_bos(url: str) -> None:
+    """lm-eval asks which id "<s>" is, and puts it before the continuation."""
+    (bos,) = post(url, "/tokenize", prompt="<s>", add_special_tokens=False).json()["tokens"]
+    ids = post(url, "/tokenize", prompt=" The nose", add_special_tokens=False).json()["tokens"]
+    (choice,) = score(url, [[bos, *ids]])
+    assert as_lm_eval_reads(choice, 1)[0] == pytest.approx(sum(truth([1, *TOKENIZER.encode(" The nose")])), abs=1e-6)

@@ -62,6 +62,8 @@ class Tokenizer(Protocol):
     """Text to ids and back. `encode` never makes a control token: a look-alike in the text stays text."""
 
     vocab_size: int
+    control: dict[str, int]
+    """The control tokens by name."""
     blank: str
     """What its model expects before the first word of a text: SentencePiece's blank, or nothing. `encode` adds none."""
 

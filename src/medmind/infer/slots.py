@@ -102,7 +102,8 @@ def choose(logits: np.ndarray, sampling: Sampling, before: Sequence[int], rng: n
     shares = weights / weights.sum()
     keep = max(int(np.searchsorted(shares.cumsum(), sampling.top_p)) + 1, 1)
     kept = order[:keep][shares[:keep] >= sampling.min_p * shares[0]]
-    heated = np.exp((raw[kept] - raw[kept[0]]) / sampling.temperature)
+    with np.errstate(over="ignore"):  # of next to no temperature
+        heated = np.exp((raw[kept] - raw[kept[0]]) / sampling.temperature)
     return int(rng.choice(kept, p=heated / heated.sum()))
 
 

@@ -31,6 +31,8 @@ class JsonTokenizer:
         self.vocab_size = self._tokenizer.get_vocab_size()
         self.word_count = self._tokenizer.get_vocab_size(with_added_tokens=False)
         """Without tokens that were added later, which a text cannot give and a model need not have."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.control = {one.content: token for token, one in added.items() if one.special}
         self._refuse_look_alikes(file)
 
     def encode(self, text: str) -> list[int]:
@@ -60,10 +62,9 @@ class JsonTokenizer:
 
     def _refuse_look_alikes(self, file: Path) -> None:
         """`encode` gives text only, whatever merges the file holds."""
-        added = self._tokenizer.get_added_tokens_decoder()
-        control = {token: one.content for token, one in added.items() if one.special}
-        for name, ids in zip(control.values(), self.encode_batch(list(control.values())), strict=True):
-            if control.keys() & set(ids):
+        known = set(self.control.values())
+        for name, ids in zip(self.control, self.encode_batch(list(self.control)), strict=True):
+            if known & set(ids):
                 raise DataError(f'its merges make a control token of the text "{name}"', where=str(file))
 
 

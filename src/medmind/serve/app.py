@@ -19,13 +19,12 @@ from medmind.serve.config import ServeConfig
 from medmind.serve.engine import EngineBroken, EngineBusy, WorkLost
 from medmind.serve.errors import ApiError, ClientGone, as_api, error_response
 from medmind.serve.guard import Guard, allowed_names
-from medmind.serve.ollama import Ollama
+from medmind.serve.ollama import CHANGING, Ollama
 from medmind.serve.openai import OpenAI
 from medmind.serve.openapi import describe
 from medmind.serve.served import Index
 
 log = logging.getLogger("medmind.serve")
-CHANGING = ("pull", "push", "create", "copy", "delete")
 NOT_FOUND = {404: "no such route", 405: "this route does not take that method"}
 
 
@@ -46,7 +45,7 @@ def create_app(index: Index, config: ServeConfig, digest: bytes | None = None) -
         Route("/tokenizer_info", beside.tokenizer_info),
         Route("/health", beside.health),
         Route("/metrics", beside.metrics),
-        Route("/openapi.json", document),
+        Route("/openapi.json", lambda _: JSONResponse(describe(index))),
     ]
 
     @asynccontextmanager
@@ -75,10 +74,6 @@ def ollama_routes(ollama: Ollama) -> list[Route]:
         *(Route(f"/api/{name}", ollama.absent, methods=every) for name in CHANGING),
         Route("/api/blobs/{digest:path}", ollama.absent, methods=every),
     ]
-
-
-async def document(_: Request) -> Response:
-    return JSONResponse(describe())
 
 
 async def on_error(request: Request, error: Exception) -> Response:

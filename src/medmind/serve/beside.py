@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from medmind.core.types import Message
 from medmind.infer.decoder import Work
+from medmind.serve import markup
 from medmind.serve.bodies import MOST_LOOSE, DetokenizeBody, TokenizeBody, read
 from medmind.serve.engine import Engine, EngineBroken, EngineBusy, WorkLost, follow
 from medmind.serve.errors import refused
@@ -47,7 +48,11 @@ class Beside:
             raise refused("prompt: field required", "prompt")
         if len(text) > MOST_LOOSE:
             raise refused(f"a text may have {MOST_LOOSE} characters at most here", "prompt")
-        ids = list(model.encode(text, body.add_special_tokens))
+        begin = model.encode("", body.add_special_tokens)
+        ids = [
+            *begin,
+            *(markup.read(model.renderer.tokenizer, text) if body.parse_special else model.encode(text, False)),
+        ]
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": model.context})
 
     async def detokenize(self, request: Request) -> Response:
@@ -55,13 +60,13 @@ class Beside:
         model = self._index.find(body.model or self._index.models[0].name)
         if max(body.tokens, default=0) >= model.renderer.tokenizer.vocab_size:
             raise refused(f"token ids must be less than {model.renderer.tokenizer.vocab_size}", "tokens")
-        text = model.renderer.tokenizer.decode(body.tokens)
+        text = markup.write(model.renderer.tokenizer, body.tokens)
         return JSONResponse({"prompt": text, "content": text})
 
     async def tokenizer_info(self, request: Request) -> Response:
         model = self._index.find(request.query_params.get("model") or self._index.models[0].name)
         renderer = model.renderer
-        names = {"bos_token": renderer.bos, "eos_token": renderer.eos, "pad_token": None}
+        names = {"bos_token": renderer.bos if renderer.adds_bos else None, "eos_token": renderer.eos, "pad_token": None}
         return JSONResponse({**names, "add_bos_token": renderer.adds_bos, "chat_template": renderer.chat_template})
 
     async def health(self, _: Request) -> Response:

@@ -21,7 +21,7 @@ NewTokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 StopText = Annotated[str, Field(max_length=256)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
-Ids = Annotated[list[TokenId], Field(max_length=MOST_TOKENS, fail_fast=True)]
+Ids = Annotated[list[TokenId], Field(min_length=1, max_length=MOST_TOKENS, fail_fast=True)]
 Repetition = Annotated[float, Field(ge=0.01, le=10)]
 """Nearer to 0 the logits are no numbers any more."""
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -35,7 +35,7 @@ Texts = str | Annotated[list[str], Some] | Ids | Annotated[list[Ids], Some]
 
 def listed(value: Any) -> Any:
     """A stop may be one text."""
-    return [value] if isinstance(value, str) else value or []
+    return [value] if isinstance(value, str) else [] if value is None else value
 
 
 def unless_false(value: Any) -> Any:
@@ -43,7 +43,13 @@ def unless_false(value: Any) -> Any:
     return None if value is False else value
 
 
-Stop = Annotated[list[StopText], Field(max_length=16), BeforeValidator(listed)]
+Stops = Annotated[list[StopText], Field(max_length=16)]
+Stop = Annotated[Stops, BeforeValidator(listed, json_schema_input_type=Stops | StopText | None)]
+
+
+def said(name: str) -> dict[str, Any]:
+    """For the document: a text under this name."""
+    return {"required": [name], "properties": {name: {"type": "string"}}}
 
 
 class Body(BaseModel):
@@ -149,10 +155,12 @@ class EmbeddingBody(Body):
 
 
 class TokenizeBody(Body):
+    model_config = ConfigDict(json_schema_extra={"anyOf": [said("prompt"), said("content")]})
     model: Name | None = None
     prompt: str | None = None
     content: str | None = None
     add_special_tokens: bool = True
+    parse_special: bool = True
 
 
 class DetokenizeBody(Body):

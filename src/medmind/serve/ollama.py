@@ -26,6 +26,7 @@ VERSION = "0.12.3"
 """Clients ask for a number of Ollama's; medmind's own stands in /v1/models."""
 Line = Callable[[str], dict[str, Any]]
 """How a stretch of the reply is said: a message in chat, a response elsewhere."""
+CHANGING = ("pull", "push", "create", "copy", "delete")
 ABSENT = "this server only answers: it does not pull, push, create, copy or delete models"
 
 

@@ -22,7 +22,7 @@ class FileTokenizer:
     """What a renderer asks of a tokenizer, answered by llama.cpp with the file's own vocabulary."""
 
     def __init__(self, engine: LlamaCppGenerator) -> None:
-        self._engine, self._control = engine, engine.control
+        self._engine, self.control = engine, engine.control
         self.vocab_size = engine.vocab_size
         self.blank = " " if engine.metadata.get("tokenizer.ggml.model") == "llama" else ""
 
@@ -39,12 +39,12 @@ class FileTokenizer:
         return [self.decode(ids) for ids in rows]
 
     def token_id(self, name: str) -> int:
-        if name not in self._control:
+        if name not in self.control:
             raise DataError(f'the file has no control token "{name}"')
-        return self._control[name]
+        return self.control[name]
 
     def token_text(self, token: int) -> str:
-        return next((name for name, known in self._control.items() if known == token), self.decode([token]))
+        return next((name for name, known in self.control.items() if known == token), self.decode([token]))
 
 
 def renderer_of(engine: LlamaCppGenerator, file: Path) -> Renderer:
