@@ -53,6 +53,16 @@ def test_prefix_and_eot_are_bos_and_eos(url: str) -> None:
     assert [tokenize(url, info["bos_token"]), tokenize(url, info["eos_token"])] == [[1], [2]]
 
 
+def test_it_is_asked_in_the_words_of_llamacpp_too(url: str) -> None:
+    """As the parity gate asks a server it does not know."""
+    asked = {"content": "a</s>b", "add_special": False, "parse_special": False}
+    found = post(url, "/tokenize", **asked)
+    assert found.json()["tokens"] == TOKENIZER.encode("a</s>b")
+    assert "x-medmind-ignored" not in found.headers
+    begun = post(url, "/tokenize", **asked | {"add_special": True}).json()["tokens"]
+    assert begun == [1, *TOKENIZER.encode("a</s>b")]
+
+
 def test_a_model_without_a_bos_names_none(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then lm-eval takes the end's."""
     monkeypatch.setattr(RENDERER, "adds_bos", False)

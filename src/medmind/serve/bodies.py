@@ -160,6 +160,8 @@ class TokenizeBody(Body):
     prompt: str | None = None
     content: str | None = None
     add_special_tokens: bool = True
+    add_special: bool | None = None
+    """llama.cpp's word for it."""
     parse_special: bool = True
 
 
