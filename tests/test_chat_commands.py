@@ -141,7 +141,6 @@ ODD = {
     "/load " + "n" * 300: "File name too long",
     "/save " + "n" * 300: "File name too long",
     "/system caf\udce9": "the system prompt is not UTF-8",
-    "/1": "the question is not UTF-8",
     "/" + "9" * 5_000: "no command",
     "/": "no command",
     "/compare x": "only one model here",
@@ -379,3 +378,19 @@ def test_what_cannot_be_kept_is_told_before_anything_is_typed(
     os.mknod(tmp_path / "socket", stat.S_IFSOCK)
     with pytest.raises(fault, match=r"not a file|cannot be kept"), verb.history(tmp_path / name):
         pytest.fail("it began")
+
+
+def test_a_question_asked_again_that_cannot_be_answered_ends_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, renderer: Renderer, fake: FakeModel
+) -> None:
+    asked = iter(("A rash.", None))
+
+    def answer(*_: object) -> str:
+        if (said := next(asked)) is None:
+            raise EnvironmentFault("no memory")
+        return said
+
+    monkeypatch.setattr(Chat, "answer", lambda *_: answer())
+    monkeypatch.setattr("medmind.chat.speaker.Speaker.remember", lambda *_: None)
+    with pytest.raises(EnvironmentFault, match="no memory"):
+        talk(monkeypatch, renderer, fake, "A?\n/retry\nB?\n")

@@ -133,7 +133,10 @@ def test_the_text_is_the_operators_where_there_is_one() -> None:
 @pytest.mark.parametrize("text", [*EVERY, "Ring the ward."])
 def test_what_was_put_around_a_reply_is_taken_off(text: str) -> None:
     additions = Additions(emergency_text="Ring the ward.")
-    for reply in ("", "A rash.", "A rash.\n\nOf the skin.", f"A rash.\n\n**Note**: {NOTE}"):
+    own = f"A rash.\n\n**Note**: {NOTE}"
+    assert additions.taken_off(f"{text}\n\n{own}") == own
+    assert additions.taken_off(f"{own}\n\n{NOTE}") == f"{own}\n\n{NOTE}"  # said twice by the model: nothing was added
+    for reply in ("", "A rash.", "A rash.\n\nOf the skin."):
         assert additions.taken_off(f"{text}\n\n{reply}") == reply
         assert additions.taken_off(f"{text}\n\n{reply}\n\n{NOTE}") == reply
         assert additions.taken_off(f"{reply}\n\n{NOTE}") == reply

@@ -14,7 +14,8 @@ from serving import QUESTION, RENDERER, REPLY, Fake, listening, post, until
 
 from medmind.infer.decoder import Sampling
 from medmind.infer.slots import penalised
-from medmind.serve import guard
+from medmind.safety.red_flags import find_red_flag
+from medmind.serve import guard, heard
 
 BIG = "What is rhinitis? " * 10_000
 
@@ -133,3 +134,20 @@ def test_next_to_no_temperature_is_none(least: float) -> None:
         found = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, temperature=least)
         assert found.json()["choices"][0]["message"]["content"] == REPLY
         assert len(fake.decoders) == 1
+
+
+def test_few_long_messages_wait_for_what_is_read_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short call for help is read at once, however many long ones there are."""
+    monkeypatch.setattr(heard.Waiting, "count", heard.MOST_WAITING)
+    long, short = ([{"role": "user", "content": "I can't breathe" + " " * size}] for size in (heard.SHORT, 1))
+    with listening(Fake()) as url:
+        refused = post(url, "/v1/chat/completions", model="fake", messages=long)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        answered = post(url, "/v1/chat/completions", model="fake", messages=short)
+        assert answered.json()["choices"][0]["medmind_added"]
+
+
+def test_a_message_of_signs_that_stand_for_sentences_is_read_in_time() -> None:
+    started = time.monotonic()
+    find_red_flag("\ufdfa" * 40_000)
+    assert time.monotonic() - started < 2

@@ -114,6 +114,12 @@ def test_what_cannot_be_done_is_named(url: str) -> None:
     for name, value in {"tools": [{}], "suffix": "x", "images": ["x"], "template": "x", "context": [1]}.items():
         found = post(url, "/api/generate", model="fake", prompt="x", **{name: value})
         assert found.json() == {"error": f'"fake" does not support {name}'}
+    for name, value in {"logit_bias": {"5": 1}, "ignore_eos": True, "mirostat": 1, "typical_p": 0.9}.items():
+        found = post(url, "/api/chat", model="fake", messages=QUESTION, options={name: value})
+        assert found.json() == {"error": f'"fake" does not support {name}'}
+    usual = {"mirostat": 0, "typical_p": 1.0, "tfs_z": 1, "num_thread": 4}
+    found = post(url, "/api/chat", model="fake", messages=QUESTION, options=usual, stream=False)
+    assert found.status_code == 200
 
 
 def test_logprobs_stand_beside_the_message(client: ollama.Client) -> None:

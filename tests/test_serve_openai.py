@@ -200,6 +200,12 @@ def test_what_is_refused_is_listed(url: str) -> None:
     assert post(url, "/v1/chat/completions", model="fake", messages=called).status_code == 400
 
 
+def test_a_plain_completion_has_no_format(url: str) -> None:
+    asked = {"model": "fake", "prompt": "x", "max_tokens": 1}
+    for kind, status in (("json_object", 400), ("text", 200)):
+        assert post(url, "/v1/completions", **asked, response_format={"type": kind}).status_code == status
+
+
 def test_what_the_engine_cannot_is_said(client: openai.OpenAI) -> None:
     for more in ({"tools": [{"type": "function"}]}, {"response_format": {"type": "json_object"}}):
         with pytest.raises(openai.BadRequestError, match="does not support"):
@@ -224,8 +230,8 @@ def test_embeddings_in_both_forms(client: openai.OpenAI, url: str) -> None:
 
 
 def test_what_is_ignored_is_said(url: str) -> None:
-    found = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, user="u", mirostat=1)
-    assert found.headers["x-medmind-ignored"] == "mirostat"
+    found = post(url, "/v1/chat/completions", model="fake", messages=QUESTION, user="u", colour=1)
+    assert found.headers["x-medmind-ignored"] == "colour"
     assert found.headers["x-request-id"]
     asked = [{**QUESTION[0], "name": "Ann", "refusal": None}]
     hints = {"reasoning_effort": "low", "parallel_tool_calls": False, "top_logprobs": 2, "seed": None, "dry": None}

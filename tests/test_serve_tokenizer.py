@@ -78,7 +78,7 @@ def test_texts_get_the_ids_they_get_from_hugging_face_and_come_back(url: str) ->
         back = post(url, "/detokenize", tokens=ids).json()
         assert back["prompt"] == back["content"] == text
     assert tokenize(url, "a</s>", add_special_tokens=True) == [1, *tokenize(url, "a</s>")]
-    assert post(url, "/tokenize", content="a</s>").json()["tokens"][0] == 1
+    assert post(url, "/tokenize", content="a</s>").json()["tokens"] == tokenize(url, "a</s>")
     assert post(url, "/detokenize", tokens=[10**6]).status_code == 400
 
 

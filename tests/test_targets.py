@@ -20,13 +20,13 @@ from medmind.cli.foreign import check_named, laid_out
 from medmind.cli.targets import open_targets, opened, read_target
 from medmind.core.errors import EnvironmentFault, GateError, UsageError
 from medmind.core.jsonl import read_json, write_json, write_text
-from medmind.core.rundir import RunDir
+from medmind.core.rundir import RunDir, sha256_file
 from medmind.export.bundle import make_bundle
 from medmind.recipe.load import dump_recipe, load_recipe
 from medmind.serve.config import ServeConfig
 
 F32 = ("export.gguf=[f32]", "export.modelfile_from=f32")
-TRAINED = {"train": {"key": "", "files": {"train/adapter/adapter_model.safetensors": "a"}}}
+TRAINED = {"train": {"key": "t", "files": {"train/adapter/adapter_model.safetensors": "a"}}}
 HOSTILE = ("serve.host=0.0.0.0", "serve.redact_phi=false", "trust_remote_code=true")
 
 
@@ -39,16 +39,23 @@ def talk(monkeypatch: pytest.MonkeyPatch, target: Path | str, *sets: str) -> Non
     assert chat.run(parser.parse_args(words)) == 0
 
 
+def prove(rundir: RunDir, **said: object) -> None:
+    """As a finished export leaves the records, but for what is said."""
+    write_json(rundir.parity, said.get("parity", {"passed": True, "candidate_dtype": "f32"}))
+    write_json(rundir.merged_from, said.get("merged", {"trained": {"adapter_model.safetensors": "a"}}))
+    files = {f"export/{file.name}": sha256_file(file) for file in (rundir.parity, rundir.merged_from)}
+    stages = {"export": {"key": "e", "files": files}}
+    write_json(rundir.manifest, {"begun": said.get("begun", {}), "stages": TRAINED | stages})
+
+
 @pytest.fixture
 def run(gguf_file: Path, tmp_path: Path) -> RunDir:
     """What is packed of a run whose recipe opens every door."""
     rundir = RunDir(tmp_path / "mine")
     write_text(rundir.recipe, dump_recipe(load_recipe("base", ["model=nano", "name=mine", *HOSTILE, *F32])))
-    write_json(rundir.manifest, {"stages": TRAINED | {"export": {"key": "", "files": {"export/model-f32.gguf": ""}}}})
     rundir.export.mkdir()
-    write_json(rundir.merged_from, {"trained": {"adapter_model.safetensors": "a"}})
-    write_json(rundir.parity, {"passed": True})
     shutil.copy(gguf_file, rundir.gguf("f32"))
+    prove(rundir)
     return rundir
 
 
@@ -101,29 +108,64 @@ def test_a_bundle_with_a_merged_checkpoint_needs_no_other_model(run: RunDir, ggu
             read_target(place, ["serve.engine=llama.cpp"])
 
 
-@pytest.mark.parametrize(
-    ("file", "said", "why"),
-    [
-        ("parity", {"passed": False}, "does not answer as the model does"),
-        ("manifest", {"stages": TRAINED}, "has not finished with it"),
-        ("merged_from", {"trained": {"adapter_model.safetensors": "c"}}, "trained again since it was made"),
+UNPROVEN = {
+    "does not say that it answers": [
+        {"parity": {"passed": False, "candidate_dtype": "f32"}},
+        {"parity": {"passed": True, "candidate_dtype": "f16", "files": {"q8_0": {}}}},
+        {"parity": []},
     ],
-)
+    "trained again since it was made": [{"merged": {"trained": {"adapter_model.safetensors": "c"}}}],
+    "begun anew since it was made": [{"begun": {"data": "other"}}],
+}
+
+
+def refused(run: RunDir, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With llama.cpp or by its name it is an error; else the checkpoint answers, and the reason is said."""
+    for named in (str(run.root), str(run.gguf("f32"))):
+        with pytest.raises(GateError, match=why):
+            read_target(named, ["serve.engine=llama.cpp"])
+    capsys.readouterr()
+    found = read_target(str(run.root), [])
+    assert (found.trained, found.gguf) == (run.adapter, None)
+    assert why in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("why", "said"), [(why, said) for why, cases in UNPROVEN.items() for said in cases])
 def test_a_gguf_that_is_not_proven_to_be_what_was_trained_is_not_served(
-    file: str, said: dict[str, object], why: str, run: RunDir, capsys: pytest.CaptureFixture[str]
+    why: str, said: dict[str, object], run: RunDir, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, gguf = str(run.root), run.gguf("f32")
     for named in (root, str(gguf)):
         assert read_target(named, ["serve.engine=llama.cpp"]).gguf == gguf
     assert read_target(root, []).gguf == gguf
-    write_json(getattr(run, file), said)
-    for named in (root, str(gguf)):
+    if "begun" in said:
+        write_json(run.manifest, read_json(run.manifest) | {"begun": {"export": "other"}})
+        assert read_target(root, []).gguf == gguf
+        stages = read_json(run.manifest)["stages"] | {"data": {"key": "d", "files": {}}}
+        write_json(run.manifest, said | {"stages": stages})
         with pytest.raises(GateError, match=why):
-            read_target(named, ["serve.engine=llama.cpp"])
-    capsys.readouterr()
-    found = read_target(root, [])
-    assert (found.trained, found.gguf) == (run.adapter, None)
-    assert why in " ".join(capsys.readouterr().err.split())
+            read_target(str(gguf), [])
+        return
+    prove(run, **said)
+    refused(run, why, capsys)
+
+
+@pytest.mark.parametrize("lost", ["parity", "merged_from"])
+def test_an_export_that_was_killed_while_it_proved_leaves_nothing_to_serve(
+    lost: str, run: RunDir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record of the export before is still there, and so is its name."""
+    record: Path = getattr(run, lost)
+    write_json(record, read_json(record) | {"another": True})
+    refused(run, f"{record.name} is missing or not of it", capsys)
+    record.unlink()
+    refused(run, f"{record.name} is missing or not of it", capsys)
+
+
+def test_a_training_begun_anew_is_not_served(run: RunDir) -> None:
+    prove(run, begun={"train": "other"})
+    with pytest.raises(UsageError, match="has not finished training"):
+        read_target(str(run.root), [])
 
 
 def test_what_is_no_bundle_or_a_changed_one_is_refused(bundle: Path, tmp_path: Path) -> None:

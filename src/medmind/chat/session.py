@@ -55,7 +55,6 @@ class Chat:
             "samples": self.show_samples,
             "compare": self.toggle,
             "system": self.set_system,
-            "retry": self.retry,
             "context": self.show_context,
             "save": self.save,
             "load": self.load,
@@ -90,12 +89,13 @@ class Chat:
         """No fault of a command ends the conversation."""
         name, _, rest = line[1:].partition(" ")
         numbered = {str(number): question for number, question in enumerate(self._samples, start=1)}
+        question = numbered.get(name, "")
         try:
-            if name in numbered:
-                self.ask(numbered[name])
+            if name == "retry":
+                question = self.retried()
             elif name in self._commands:
                 self._commands[name](rest.strip())
-            else:
+            elif not question:
                 known = ", ".join(f"/{one}" for one in COMMANDS)
                 hint = did_you_mean(name[:SHOWN], COMMANDS)
                 raise UsageError(f'no command "/{shorten(name)}"{hint}', todo=f"known: {known}")
@@ -103,6 +103,8 @@ class Chat:
             raise
         except Exception as error:
             tell(f"error: {as_told(error)}", style="red")
+        if question:
+            self.ask(question)
 
     def ask(self, question: str) -> None:
         """A question counts as asked when everyone has answered: Ctrl-C stops the answer and takes it back."""
@@ -169,13 +171,14 @@ class Chat:
                 speaker.system = "" if text == "off" else text
         tell(f"system prompt: {self._all[-1].system or 'none'}")
 
-    def retry(self, _: str) -> None:
+    def retried(self) -> str:
+        """The last question, which is to be asked as if it had not been."""
         if not self._last:
             raise UsageError("nothing was asked yet")
         for speaker in self._speakers:
             if speaker.turns and speaker.turns[-2].text == self._last:
                 speaker.forget(1)
-        self.ask(self._last)
+        return self._last
 
     def show_context(self, _: str) -> None:
         for speaker in self._speakers:

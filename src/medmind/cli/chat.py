@@ -71,7 +71,8 @@ def history(file: Path | None) -> Iterator[None]:
     with kept(file):
         file.touch(0o600)
         file.chmod(0o600)
-        readline.read_history_file(file)
+        if file.stat().st_size:
+            readline.read_history_file(file)
         readline.write_history_file(file)
     try:
         yield

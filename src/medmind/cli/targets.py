@@ -77,15 +77,17 @@ def read_target(text: str, sets: Sequence[str]) -> Target:
         return read_gguf(path, sets)
     if is_bundle(path):
         recipe, trained, gguf = read_bundle(path, sets)
-        served = exported(recipe, RunDir(path), gguf) if trained or not gguf else proven(RunDir(path), gguf)
-        return Target(recipe, recipe.name, RunDir(path), trained, served)
+        return Target(recipe, recipe.name, RunDir(path), trained, exported(recipe, RunDir(path), gguf, trained))
     if (path / ADAPTER).is_file():
         return Target(based_on(base_of(path), sets, text), path.absolute().name, trained=path)
     if names_a_model(text):
         return Target(load_recipe("base", [*sets, f"model={json.dumps(text)}"]))
     recipe = load_recipe(text, sets)
+    from medmind.export.proven import begun_anew
+
     rundir = RunDir(run_directory(text) or Path("runs") / recipe.name)
-    if "train" not in rundir.read_manifest().get("stages", {}):
+    manifest = rundir.read_manifest()
+    if "train" not in manifest.get("stages", {}) or begun_anew(manifest):
         raise UsageError(
             "this run has not finished training",
             where=str(rundir.root),
@@ -93,7 +95,7 @@ def read_target(text: str, sets: Sequence[str]) -> Target:
         )
     trained = rundir.model if recipe.train.method == "full" else rundir.adapter
     gguf = rundir.gguf(recipe.export.modelfile_from)
-    return Target(recipe, recipe.name, rundir, trained, exported(recipe, rundir, gguf))
+    return Target(recipe, recipe.name, rundir, trained, exported(recipe, rundir, gguf, trained))
 
 
 def read_gguf(path: Path, sets: Sequence[str]) -> Target:
@@ -103,40 +105,32 @@ def read_gguf(path: Path, sets: Sequence[str]) -> Target:
         raise UsageError("no such file", where=str(path))
     if rundir.recipe.is_file() and rundir.export == path.absolute().parent and not is_bundle(rundir.root):
         recipe = load_recipe(str(rundir.root), sets)
-        return Target(recipe, recipe.name, rundir, gguf=proven(rundir, path))
+        return Target(recipe, recipe.name, rundir, gguf=exported(recipe, rundir, path, None))
     from medmind.export.header import read_tensors
 
     read_tensors(path)
     return Target(based_on("", sets, str(path)), path.stem, gguf=path)
 
 
-def exported(recipe: Recipe, rundir: RunDir, gguf: Path | None) -> Path | None:
-    """The GGUF that is served in the place of the checkpoint."""
+def exported(recipe: Recipe, rundir: RunDir, gguf: Path | None, trained: Path | None) -> Path | None:
+    """The GGUF that is served in the place of the checkpoint, or because there is no other."""
     from medmind.export.proven import doubt
     from medmind.infer.llamacpp import has_library
 
-    wanted = recipe.serve.engine
+    wanted = "llama.cpp" if gguf and not trained else recipe.serve.engine
     if gguf is None or not gguf.is_file():
         if wanted == "llama.cpp":
             raise UsageError("the run has no such GGUF", where=str(gguf or "export"), todo="run the export stage first")
         return None
+    if wanted != "llama.cpp" and (wanted != "auto" or not has_library()):
+        return None
+    if not (fault := doubt(rundir, gguf)):
+        return gguf
     if wanted == "llama.cpp":
-        return proven(rundir, gguf)
-    if wanted != "auto" or not has_library():
-        return None
-    if fault := doubt(rundir, gguf):
-        say(f"{gguf}: {fault}; the checkpoint answers in its place", style="yellow")
-        return None
-    return gguf
-
-
-def proven(rundir: RunDir, gguf: Path) -> Path:
-    from medmind.export.proven import doubt
-
-    if fault := doubt(rundir, gguf):
-        todo = f"medmind export {rundir.root} makes it anew; --set serve.engine=transformers takes the checkpoint"
+        todo = "export the run again; a copy elsewhere is served as any file is, with --set model=NAME"
         raise GateError(fault, where=str(gguf), todo=todo)
-    return gguf
+    say(f"{gguf}: {fault}; the checkpoint answers in its place", style="yellow")
+    return None
 
 
 def open_targets(targets: Sequence[Target], config: "ServeConfig") -> "list[Served]":

@@ -251,7 +251,10 @@ class LlamaSampler:
 
     def accept(self, token: int) -> None:
         """As if it had been chosen."""
-        self._before.append(token)
+        if self._chain is None:
+            self._before.append(token)
+        else:
+            lib.llama_sampler_accept(self._chain, token)
 
     def sample(self, context: LlamaContext, place: int) -> int:
         if not self._links:

@@ -59,6 +59,9 @@ NEEDS: dict[str, tuple[str, ...]] = READS | {"export": ("data", "train"), "repor
 def run_stages(recipe: Recipe, rundir: RunDir, stages: tuple[str, ...]) -> None:
     """Runs the named stages, skipping those whose inputs and settings are as they were."""
     with locked(rundir):
+        first = next((stage for stage in stages if not rundir.is_done(stage, stage_key(recipe, rundir, stage))), "")
+        if first:
+            check_inputs(recipe, rundir, first, stages)
         write_text(rundir.recipe, dump_recipe(recipe))
         rundir.note(**facts(recipe))
         refused: GateError | None = None

@@ -22,12 +22,17 @@ class RedFlag:
 
 def find_red_flag(text: str) -> RedFlag | None:
     """The first kind, in the order of `Kind`, that a user's message tells of; None where nobody present is in need."""
-    text = text if len(text) <= 2 * END else f"{text[:END]}\n{text[-END:]}"
     order = list(Kind)
     flags = [
-        RedFlag(kind, language) for language in LANGUAGES for kind in kinds(read_rules(language), plain(text, language))
+        RedFlag(kind, language)
+        for language in LANGUAGES
+        for kind in kinds(read_rules(language), ends(plain(ends(text), language)))
     ]
     return min(flags, key=lambda flag: order.index(flag.kind), default=None)
+
+
+def ends(text: str) -> str:
+    return text if len(text) <= 2 * END else f"{text[:END]} . {text[-END:]}"
 
 
 def kinds(rules: Rules, message: str) -> Iterator[Kind]:

@@ -81,7 +81,8 @@ class Additions:
             if reply.strip() == text.strip() or reply.startswith(f"{text}{GAP}"):
                 reply = reply.strip().removeprefix(text.strip()).strip()
                 break
-        return reply.removesuffix(NOTE).rstrip() if reply == NOTE or reply.endswith(f"{GAP}{NOTE}") else reply
+        own = reply.removesuffix(NOTE).removesuffix(GAP)
+        return own if reply in (NOTE, f"{own}{GAP}{NOTE}") and missing_note(own) else reply
 
 
 def missing_note(reply: str, note: str = NOTE) -> str:

@@ -48,7 +48,7 @@ class Beside:
             raise refused("prompt: field required", "prompt")
         if len(text) > MOST_LOOSE:
             raise refused(f"a text may have {MOST_LOOSE} characters at most here", "prompt")
-        begins = body.add_special_tokens if body.add_special is None else body.add_special
+        begins = bool(body.add_special) if body.prompt is None else body.add_special_tokens
         inside = markup.read(model.renderer.tokenizer, text) if body.parse_special else model.encode(text, False)
         ids = [*model.encode("", begins), *inside]
         return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": model.context})

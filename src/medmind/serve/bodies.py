@@ -161,7 +161,7 @@ class TokenizeBody(Body):
     content: str | None = None
     add_special_tokens: bool = True
     add_special: bool | None = None
-    """llama.cpp's word for it."""
+    """llama.cpp's word for it, beside `content`; there it begins with nothing unless asked."""
     parse_special: bool = True
 
 

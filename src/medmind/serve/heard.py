@@ -7,13 +7,35 @@ from starlette.requests import Request
 
 from medmind.core.types import Message
 from medmind.safety.texts import Additions
+from medmind.serve.errors import ApiError
+
+SHORT = 2000
+"""Characters that are read at once; longer messages wait for a thread, and not many of them."""
+MOST_WAITING = 8
+
+
+class Waiting:
+    """How many long messages there are, in the whole process."""
+
+    count = 0
 
 
 async def first_words(request: Request, additions: Additions, asked: Sequence[str]) -> str:
     """What stands before the answer to the last of a user's texts; kept for the error that may come instead."""
-    added, _ = await asyncio.to_thread(additions.before, asked[-1]) if asked else ("", "")
-    request.state.added = added
+    last = asked[-1] if asked else ""
+    request.state.added = (await read_long(additions, last) if len(last) > SHORT else additions.before(last))[0]
+    added: str = request.state.added
     return added
+
+
+async def read_long(additions: Additions, text: str) -> tuple[str, str]:
+    if Waiting.count >= MOST_WAITING:
+        raise ApiError(503, "too many long messages at once", "too_many_bodies", headers={"retry-after": "5"})
+    Waiting.count += 1
+    try:
+        return await asyncio.to_thread(additions.before, text)
+    finally:
+        Waiting.count -= 1
 
 
 def as_said(additions: Additions, messages: Sequence[Message]) -> list[Message]:

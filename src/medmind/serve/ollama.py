@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -83,6 +84,7 @@ class Ollama:
         if not body.messages:
             return JSONResponse(loaded(model, body, {"message": {"role": "assistant", "content": ""}}))
         refuse_beyond(model.name, body)
+        refuse_beyond(model.name, body.options)
         if any(message.images or message.tool_calls for message in body.messages):
             raise unable(model.name, "images or tool calls in a message")
         messages = [Message(role=one.role, text=one.content or "") for one in body.messages if one.role != "tool"]
@@ -99,6 +101,7 @@ class Ollama:
         if body.raw and (body.system or body.template or body.context):
             raise refused("raw mode does not support template, system, or context")
         refuse_beyond(model.name, body)
+        refuse_beyond(model.name, body.options)
         for name in ("images", "template", "context"):
             if getattr(body, name):
                 raise unable(model.name, name)
@@ -106,7 +109,7 @@ class Ollama:
             return JSONResponse(loaded(model, body, {"response": ""}))
         if body.raw:
             ask = to_ask(model, body, model.continued(model.plain_prompt(body.prompt)))
-            return await self._answer(request, model, body, ask, "", written_line)
+            return await self._answer(request, model, body, ask, added, written_line)
         system = [] if body.system is None else [Message(role="system", text=body.system)]
         messages = [*system, Message(role="user", text=body.prompt)]
         ask = talk_ask(model, body, messages)
@@ -116,12 +119,11 @@ class Ollama:
         headers = unknown_header(body.ignored)
         lines = self._lines(model, ask, added, line)
         if body.stream is not False:
-            packed = (json.dumps(one, ensure_ascii=False).encode() + b"\n" async for one in lines)
-            return Streamed(packed, "application/x-ndjson", failed, headers, self._timeout)
+            return Streamed(packed(lines), "application/x-ndjson", failed, headers, self._timeout)
         done = await until_gone(request.receive, together(lines, line), self._timeout)
         return JSONResponse(done, headers=headers)
 
-    async def _lines(self, model: Served, ask: Ask, added: str, line: Line) -> AsyncIterator[dict[str, Any]]:
+    async def _lines(self, model: Served, ask: Ask, added: str, line: Line) -> AsyncGenerator[dict[str, Any]]:
         text = ""
         async with answering(model, [ask]) as (reply,):
             if added:
@@ -149,6 +151,12 @@ def spoken_line(text: str) -> dict[str, Any]:
 
 def written_line(text: str) -> dict[str, Any]:
     return {"response": text}
+
+
+async def packed(lines: AsyncGenerator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    async with aclosing(lines):
+        async for one in lines:
+            yield json.dumps(one, ensure_ascii=False).encode() + b"\n"
 
 
 async def together(lines: AsyncIterator[dict[str, Any]], line: Line) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class Spared:
         self.cache = cache
 
     def __getattr__(self, name: str) -> Any:
+        if name == "cache":  # a copy that is not made yet
+            raise AttributeError(name)
         return getattr(self.cache, name)
 
     def save_overload(self, signature: Any, made: Any) -> None:
