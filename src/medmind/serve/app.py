@@ -33,6 +33,11 @@ def create_app(index: Index, config: ServeConfig, digest: bytes | None = None) -
     additions = config.additions("")
     openai, beside = OpenAI(index, config.timeout, additions), Beside(index)
     completions = Completions(index, config.timeout)
+    said = describe(index)
+
+    async def document(_: Request) -> Response:
+        return JSONResponse(said)
+
     routes = [
         *ollama_routes(Ollama(index, config.timeout, additions)),
         Route("/v1/chat/completions", openai.chat, methods=["POST"]),
@@ -45,7 +50,7 @@ def create_app(index: Index, config: ServeConfig, digest: bytes | None = None) -
         Route("/tokenizer_info", beside.tokenizer_info),
         Route("/health", beside.health),
         Route("/metrics", beside.metrics),
-        Route("/openapi.json", lambda _: JSONResponse(describe(index))),
+        Route("/openapi.json", document),
     ]
 
     @asynccontextmanager

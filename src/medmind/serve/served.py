@@ -113,7 +113,7 @@ class Served:
     def fitting(self, ids: tuple[int, ...], param: str) -> tuple[int, ...]:
         """With room for a token of the reply, unless it is an `input`: nothing follows that."""
         if not ids:
-            raise refused(f"the {param} is empty", param)
+            raise refused("there is nothing in it", param)
         if max(ids) >= self.renderer.tokenizer.vocab_size:
             raise refused(f"token ids must be less than {self.renderer.tokenizer.vocab_size}", param)
         if len(ids) + (param != "input") > self.context:
