@@ -1,6 +1,7 @@
 """The chain: every stage on a model small enough for a test, skipped when up to date, begun anew when not."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from medmind.cli.main import main
 from medmind.core.jsonl import read_json, read_jsonl, write_jsonl
 from medmind.core.rundir import RunDir
+from medmind.export.proven import doubt
 from medmind.recipe.stages import input_digest
 
 
@@ -52,6 +54,27 @@ def finished(questions: Path, tiny_model: Path, tmp_path_factory: pytest.TempPat
     out = tmp_path_factory.mktemp("runs") / "chain"
     assert main(command(questions, tiny_model, out)) == 0
     return RunDir(out)
+
+
+def test_a_finished_export_may_be_served_until_the_run_is_trained_again(
+    finished: RunDir, questions: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    run = RunDir(Path(shutil.copytree(finished.root, tmp_path / "moved")))
+    assert doubt(run, run.gguf("f16")) == ""
+    _, *rest = command(questions, tiny_model, run.root)
+    again = ["train", *rest, "--set", "train.max_steps=1"]
+    assert main(again) == 0
+    assert doubt(run, run.gguf("f16")) == "the run was trained again since it was made"
+
+
+def test_a_refused_command_leaves_the_recipe_of_what_was_trained(
+    finished: RunDir, questions: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = finished.recipe.read_text()
+    _, *rest = command(questions, tiny_model, finished.root)
+    assert main(["evaluate", *rest, "--set", "data.system_prompt=Rhyme."]) == 2
+    assert "has not finished with this recipe" in capsys.readouterr().err
+    assert finished.recipe.read_text() == before
 
 
 def test_the_whole_chain_leaves_what_the_contract_names(finished: RunDir) -> None:

@@ -19,7 +19,7 @@ from medmind.serve.beyond import refuse_beyond
 from medmind.serve.bodies import CompletionBody, read
 from medmind.serve.errors import refused, unable
 from medmind.serve.openai import failed, fingerprint, nth, sampling_of, several, spoken, usage_of
-from medmind.serve.replies import Ask, Piece, Reply, Streamed, answering, merged, unknown_header, until_gone
+from medmind.serve.replies import Ask, Piece, Reply, Streamed, answering, ignored_header, merged, until_gone
 from medmind.serve.served import Index, Served
 from medmind.serve.sse import DONE, event
 from medmind.serve.text import Reader
@@ -53,7 +53,7 @@ class Completions:
         wanted = [(prompt, to_ask(model, body, prompt, number)) for prompt in prompts for number in range(body.n or 1)]
         head = {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name}
         head |= {"object": "text_completion", "system_fingerprint": fingerprint(model)}
-        headers = unknown_header(body.ignored)
+        headers = ignored_header(body.ignored)
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
             lines = self._stream(model, wanted, head, body, usage)

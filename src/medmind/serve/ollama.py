@@ -20,7 +20,7 @@ from medmind.serve.errors import ApiError, error_body, refused, unable
 from medmind.serve.heard import as_said, first_words
 from medmind.serve.ollama_bodies import ChatBody, EmbedBody, EmbeddingBody, GenerateBody, Options, ShowBody, Talk
 from medmind.serve.openai import chat_logprobs, check_logprobs, cut, id_rows, join, note_for
-from medmind.serve.replies import Ask, Reply, Streamed, answering, embedded, unknown_header, until_gone
+from medmind.serve.replies import Ask, Reply, Streamed, answering, embedded, ignored_header, until_gone
 from medmind.serve.served import Index, Served
 
 VERSION = "0.12.3"
@@ -67,14 +67,14 @@ class Ollama:
         found = [cut(vector, body.dimensions) for vector in vectors]
         done = {"model": model.name, "embeddings": found, "prompt_eval_count": sum(map(len, rows))}
         done |= {"total_duration": time.monotonic_ns() - started, "load_duration": 0}
-        return JSONResponse(done, headers=unknown_header(body.ignored))
+        return JSONResponse(done, headers=ignored_header(body.ignored))
 
     async def embedding(self, request: Request) -> Response:
         body = await read(request, EmbeddingBody)
         model = self._embedder(body.model)
         rows = await id_rows(model, [body.prompt] if body.prompt else [])
         vectors = await until_gone(request.receive, embedded(model, rows), self._timeout)
-        return JSONResponse({"embedding": vectors[0] if vectors else []}, headers=unknown_header(body.ignored))
+        return JSONResponse({"embedding": vectors[0] if vectors else []}, headers=ignored_header(body.ignored))
 
     async def chat(self, request: Request) -> Response:
         body = await read(request, ChatBody)
@@ -116,7 +116,7 @@ class Ollama:
         return await self._answer(request, model, body, ask, added, written_line)
 
     async def _answer(self, request: Request, model: Served, body: Talk, ask: Ask, added: str, line: Line) -> Response:
-        headers = unknown_header(body.ignored)
+        headers = ignored_header(body.ignored)
         lines = self._lines(model, ask, added, line)
         if body.stream is not False:
             return Streamed(packed(lines), "application/x-ndjson", failed, headers, self._timeout)

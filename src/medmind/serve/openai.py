@@ -21,7 +21,7 @@ from medmind.serve.beyond import refuse_beyond
 from medmind.serve.bodies import Asked, ChatBody, ChatMessage, EmbeddingBody, read
 from medmind.serve.errors import ApiError, error_body, refused, unable
 from medmind.serve.heard import as_said, first_words
-from medmind.serve.replies import Ask, Reply, Streamed, answering, embedded, merged, unknown_header, until_gone
+from medmind.serve.replies import Ask, Reply, Streamed, answering, embedded, ignored_header, merged, until_gone
 from medmind.serve.served import Index, Served
 from medmind.serve.sse import DONE, event
 
@@ -46,7 +46,7 @@ class OpenAI:
         asks = [replace(ask, sampling=nth(ask.sampling, number)) for number in range(body.n or 1)]
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model.name}
         head["system_fingerprint"] = fingerprint(model)
-        headers = unknown_header(body.ignored)
+        headers = ignored_header(body.ignored)
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
             lines = self._stream(model, asks, head, added, usage)
@@ -67,7 +67,7 @@ class OpenAI:
         tokens = sum(map(len, rows))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         done = {"object": "list", "model": model.name, "data": data, "usage": usage}
-        return JSONResponse(done, headers=unknown_header(body.ignored))
+        return JSONResponse(done, headers=ignored_header(body.ignored))
 
     async def _whole(self, model: Served, asks: Sequence[Ask], head: dict[str, Any], added: str) -> dict[str, Any]:
         choices = []

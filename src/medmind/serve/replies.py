@@ -218,7 +218,7 @@ class Streamed(Response):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def unknown_header(names: Sequence[str]) -> dict[str, str]:
+def ignored_header(names: Sequence[str]) -> dict[str, str]:
     """Fields that were sent and mean nothing here, said aloud."""
     known = [name for name in names if name.isascii() and name.isidentifier()]
     return {"x-medmind-ignored": ", ".join(known[:20])[:400]} if known else {}
