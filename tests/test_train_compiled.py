@@ -1,7 +1,11 @@
 """Every compiled pass gives what torch gives, in both types, and lets no NaN go unseen."""
 
 import errno
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,3 +190,53 @@ def test_a_full_disk_costs_the_cache_alone(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(twice._cache.cache, "save_overload", full)
     assert twice(21) == 42
+
+
+EVERY_PASS = """
+from hashlib import sha256
+import torch
+from medmind.train.compiled import bits, load, number
+generator = torch.Generator().manual_seed(0)
+def drawn(*shape, dtype=torch.bfloat16):
+    return bits(torch.randn(shape, generator=generator).to(dtype))
+passes, length, whole = load(), 2000, torch.float32
+rows, more, out, d_out = (drawn(length, 256) for _ in range(4))
+weight, inverse = drawn(256, dtype=whole), drawn(length, dtype=whole)
+gates, active, d_active, d_gates = drawn(length, 512), drawn(length, 256), drawn(length, 256), drawn(length, 512)
+states, cos, sin, query = drawn(length, 160), drawn(length, 8), drawn(length, 8), drawn(2, length * 3, 16)
+key, value = drawn(2, length, 16), drawn(2, length, 16)
+heads, turned = drawn(length, 96), drawn(2, length * 3, 16)
+scores, gradients = drawn(2, 900, 300), drawn(2, 900, 300)
+logits, labels = drawn(length, 256), bits(torch.arange(length) % 256)
+passes.normalise(rows, weight, number(1e-5), out, inverse)
+passes.add_and_normalise(rows, more, weight, number(1e-5), more, inverse)
+passes.scale(rows, weight, inverse, more)
+passes.differentiate_norm(rows, weight, inverse, out, d_out, d_out)
+passes.activate(gates, active)
+passes.differentiate_activation(gates, d_active, active, d_gates)
+passes.take_heads(states, 0, cos, sin, query, key, value)
+passes.give_heads(query, key, value, 0, cos, sin, states)
+passes.take_rows(heads, 0, 3, turned)
+passes.give_rows(query, 0, 3, heads)
+passes.softmax(scores, 0, 3, number(0.3))
+passes.differentiate_softmax(scores, gradients, 0, 3, number(0.3))
+nats = passes.cross_entropy(logits, labels)
+made = [rows, more, out, d_out, inverse, active, d_active, d_gates]
+made += [states, query, key, value, heads, turned, scores, gradients, logits]
+print([sha256(each.tobytes()).hexdigest() for each in made], nats)
+"""
+
+
+def test_the_process_that_compiles_them_computes_as_those_that_find_them_compiled(tmp_path: Path) -> None:
+    """To the last bit: a run that is killed in the very first process is taken up by a later one."""
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+
+    def bits_of_all() -> str:
+        command = [sys.executable, "-c", EVERY_PASS]
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+    passes = [each for each in vars(numba_passes).values() if getattr(each, "targetoptions", {}).get("nogil")]
+    fresh = bits_of_all()
+    kept = sorted(tmp_path.rglob("*.nbc"))
+    assert len(kept) == len(passes) > 10, "one for each pass: no pass left out, none compiled within another"
+    assert bits_of_all() == fresh and sorted(tmp_path.rglob("*.nbc")) == kept

@@ -18,6 +18,11 @@ def jit(function: Any) -> Any:
     return made
 
 
+# Part of the pass that calls it. As a function of its own it would lie in one process twice, compiled alone and with a
+# pass, a last digit apart; which of them ran would depend on what came from the cache.
+inlined = njit(inline="always")
+
+
 class Spared:
     """A cache for compiled passes whose disk may be full: then nothing is kept, and nothing is lost."""
 

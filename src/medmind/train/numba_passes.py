@@ -7,11 +7,11 @@ in uint16. All is computed in float32 and rounded once. A NaN that a computation
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from medmind.train.jit import jit
+from medmind.train.jit import inlined, jit
 
 f32, u32, u16, i32 = np.float32, np.uint32, np.uint16, np.int32
 Array = NDArray[Any]
@@ -48,7 +48,7 @@ def compile_narrow(number: Any, like: Any) -> Any:
     return to_bits if like.dtype == types.uint16 else same
 
 
-@njit(inline="always")
+@inlined
 def exponential(x: Any) -> Any:
     """e to the power of a float32, within two units in the last place; below -87 as at -87."""
     x = f32(-87) if x < f32(-87) else x
@@ -66,13 +66,13 @@ def exponential(x: Any) -> Any:
     return power * i32((i32(whole) + i32(127)) << i32(23)).view(f32)
 
 
-@jit
+@inlined
 def scale_row(row: Array, weight: Array, inverse: Any, out: Array) -> None:
     for j in range(len(row)):
         out[j] = narrow(widen(row[j]) * inverse * weight[j], out)
 
 
-@jit
+@inlined
 def inverse_of(row: Array, eps: Any) -> Any:
     total = f32(0)
     for j in range(len(row)):
@@ -146,7 +146,7 @@ def differentiate_activation(gates: Array, d_out: Array, out: Array, d_gates: Ar
             d_gate[j] = narrow(change * other * (sigmoid + active - active * sigmoid), d_gate)
 
 
-@jit
+@inlined
 def turn(head: Array, cos: Array, sin: Array, sign: Any, out: Array) -> None:
     """One head at one position, turned by it (sign 1) or back (-1)."""
     half = len(out) // 2
@@ -156,7 +156,7 @@ def turn(head: Array, cos: Array, sin: Array, sign: Any, out: Array) -> None:
         low[j], high[j] = narrow(x * c - y * s, low), narrow(y * c + x * s, high)
 
 
-@jit
+@inlined
 def copy(row: Array, out: Array) -> None:
     for j in range(len(out)):
         out[j] = row[j]
@@ -216,13 +216,13 @@ def give_rows(rows: Array, first: int, group: int, states: Array) -> None:
             copy(rows[h, i], states[first + i // group, start : start + size])
 
 
-@njit(inline="always")
+@inlined
 def ordered(bits: Any) -> Any:
     """The bits of a float32 as an integer that grows with it, and back; comparing these is what compilers can widen."""
     return i32(bits ^ ((bits >> i32(31)) & i32(0x7FFFFFFF)))
 
 
-@jit
+@inlined
 def largest(row: Array) -> Any:
     """A NaN is larger than all."""
     highest = i32(-0x7FFFFFFF)
