@@ -1,4 +1,4 @@
-"""Whether the compiled passes can work here: with numba, on one thread of a CPU, on whole rows of a known type."""
+"""Whether compiled passes and products can work here: with numba, on one thread of a CPU, on rows of a known type."""
 
 from functools import cache
 from importlib import import_module
@@ -21,6 +21,16 @@ def load() -> Any:
         return None
 
 
+@cache
+def load_products() -> Any:
+    """The module of products; nothing where the processor lacks the instruction, or has matrix units for torch to use."""
+    if load() is None:
+        return None
+    has: Any = import_module("llvmlite.binding").get_host_cpu_features()
+    fast = has.get("avx512bf16") and not has.get("amx-bf16")
+    return import_module("medmind.train.numba_products") if fast else None
+
+
 def who() -> str:
     """Which numba would compile them; asked without loading it."""
     try:
@@ -33,6 +43,13 @@ def passes_for(*rows: torch.Tensor) -> Any:
     """The compiled passes, or nothing: then torch's own, which share an operation out among its threads."""
     known = all(each.device.type == "cpu" and each.dtype in KNOWN for each in rows)
     return load() if known and torch.get_num_threads() == 1 else None
+
+
+def products_for(*matrices: torch.Tensor) -> Any:
+    """The compiled products, or nothing: for rows that lie whole and are of an even length."""
+    if any(each.dtype != torch.bfloat16 or each.stride(-1) != 1 for each in matrices) or matrices[0].shape[-1] % 2:
+        return None
+    return load_products() if passes_for(*matrices) else None
 
 
 def bits(tensor: torch.Tensor) -> NDArray[Any]:

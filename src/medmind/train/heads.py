@@ -12,6 +12,7 @@ import torch
 
 from medmind.train.blockwise import BLOCK, KEPT, attend, differentiate_attention
 from medmind.train.compiled import bits, number, passes_for
+from medmind.train.multiply import add_outer, multiply, multiply_by_rows
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def attend_document(
     rows, kept = torch.empty_like(query), [query, key, value]
     for start, end, probabilities in weigh(passes, heads, query, key):
         part = slice(start * heads.group, end * heads.group)
-        torch.bmm(probabilities, value[:, :end], out=rows[:, part])
+        multiply(probabilities, value[:, :end], rows[:, part])
         if length <= KEPT:
             kept.append(probabilities)
     passes.give_rows(bits(rows), first, heads.group, bits(out))
@@ -95,12 +96,14 @@ def attend_document(
 def weigh(
     passes: Any, heads: Heads, query: torch.Tensor, key: torch.Tensor, backwards: bool = False
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """(start, end, probabilities) of each block of positions, over the keys up to its end."""
+    """(start, end, probabilities) of each block of positions, over the keys up to its end, made even."""
     length = key.shape[1]
     starts = range(0, length, BLOCK)
     for start in reversed(starts) if backwards else starts:
         end = min(start + BLOCK, length)
-        scores = torch.bmm(query[:, start * heads.group : end * heads.group], key[:, :end].transpose(1, 2))
+        part = query[:, start * heads.group : end * heads.group]
+        scores = query.new_empty(*part.shape[:2], end + end % 2)
+        multiply_by_rows(part, key[:, :end], scores[:, :, :end])
         passes.softmax(bits(scores), start, heads.group, number(heads.scale))
         yield start, end, scores
 
@@ -121,16 +124,17 @@ def differentiate_document(
     again = weigh(passes, heads, query, key, backwards=True)
     d_rows = torch.empty_like(query)
     passes.take_rows(bits(d_out), first, heads.group, bits(d_rows))
-    d_query, d_key, d_value = (torch.empty_like(part) for part in (query, key, value))
-    for start in reversed(starts):  # the last sees every key, and those before it add to what it gave
-        end, add = min(start + BLOCK, length), int(start != starts[-1])
+    d_query, d_key, d_value = torch.empty_like(query), *(torch.zeros(part.shape) for part in (key, value))
+    for start in reversed(starts):
+        end = min(start + BLOCK, length)
         part = slice(start * heads.group, end * heads.group)
         probabilities = kept.pop() if length <= KEPT else next(again)[2]
-        d_value[:, :end].baddbmm_(probabilities.transpose(1, 2), d_rows[:, part], beta=add)
-        d_scores = torch.bmm(d_rows[:, part], value[:, :end].transpose(1, 2))
+        add_outer(probabilities[:, :, :end], d_rows[:, part], d_value)
+        d_scores = torch.empty_like(probabilities)
+        multiply_by_rows(d_rows[:, part], value[:, :end], d_scores[:, :, :end])
         passes.differentiate_softmax(bits(probabilities), bits(d_scores), start, heads.group, number(heads.scale))
-        torch.bmm(d_scores, key[:, :end], out=d_query[:, part])
-        d_key[:, :end].baddbmm_(d_scores.transpose(1, 2), query[:, part], beta=add)
+        multiply(d_scores, key[:, :end], d_query[:, part])
+        add_outer(d_scores[:, :, :end], query[:, part], d_key)
     gradients = (bits(part) for part in (d_query, d_key, d_value))
     passes.give_heads(*gradients, first, bits(turns.cos), bits(turns.sin), bits(d_states))
 

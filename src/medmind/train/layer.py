@@ -65,11 +65,11 @@ class Layer(torch.autograd.Function):
         entering, leaving, *_ = facts.groups
         learnt = [Gradients(products, scales) for products, scales in zip(facts.groups, facts.scales, strict=True)]
         d_middle = differentiate_mlp(facts, middle, of_mlp, gradients[0][0].contiguous(), learnt[2:])
-        d_attended = leaving.room(len(rows))
+        d_attended = rows.new_empty(len(rows), leaving.width)
         d_low = leaving.backward(d_middle, d_attended)
         learnt[1].add(attended, attended[:, leaving.width :], d_middle, d_low)
         d_states = differentiate_heads(facts.heads, kept, Turns(cos[0], sin[0]), ctx.lengths, d_attended)
-        normal, d_normal = (entering.room(len(rows)) for _ in range(2))
+        normal, d_normal = entering.room(len(rows)), torch.empty_like(rows)
         scale_rows(rows, facts.norms[0][0], inverse, normal)
         wanted = ctx.needs_input_grad[0]
         d_low = entering.backward(d_states, d_normal if wanted else None)
@@ -103,11 +103,12 @@ def differentiate_mlp(
     """The gradient of `middle`; those of the adapters are added to what is learnt."""
     *_, widening, narrowing = facts.groups
     inverse, low_mlp, wide, low_down = saved
-    normal, d_normal = (widening.room(len(middle)) for _ in range(2))
+    normal, d_normal = widening.room(len(middle)), torch.empty_like(middle)
     scale_rows(middle, facts.norms[1][0], inverse, normal)
     pieces = (torch.split(each, PIECE) for each in (d_result, normal, wide, low_mlp, low_down, d_normal))
     for d_out, part, gates, low, small, d_part in zip(*pieces, strict=True):
-        inner, d_inner, d_gates = narrowing.room(len(part)), narrowing.room(len(part)), torch.empty_like(gates)
+        inner, d_gates = narrowing.room(len(part)), torch.empty_like(gates)
+        d_inner = gates.new_empty(len(part), narrowing.width)
         d_small = narrowing.backward(d_out, d_inner)
         differentiate_activation(gates, d_inner, inner, d_gates)
         learnt[1].add(inner, small, d_out, d_small)

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from medmind.train.batches import IGNORED
 from medmind.train.compiled import bits, passes_for
+from medmind.train.multiply import multiply, multiply_by_rows
 from medmind.train.precision import product_dtype
 
 ROWS = 512
@@ -113,10 +114,10 @@ class SummedCrossEntropy(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device)
         for start in range(0, len(labels), ROWS):
             rows = slice(start, start + ROWS)
-            logits = states[rows] @ matrix.T
+            logits = multiply_by_rows(states[rows], matrix, states.new_empty(len(states[rows]), len(matrix)))
             total += differentiate(logits, labels[rows])
             if d_hidden is not None:
-                torch.mm(logits, matrix, out=d_hidden[rows])
+                multiply(logits, matrix, d_hidden[rows])
             if d_weight is not None:
                 d_weight += logits.T @ states[rows]
         ctx.save_for_backward(d_hidden, d_weight)

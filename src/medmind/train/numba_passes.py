@@ -159,7 +159,7 @@ def turn(head: Array, cos: Array, sin: Array, sign: Any, out: Array) -> None:
 @inlined
 def copy(row: Array, out: Array) -> None:
     for j in range(len(out)):
-        out[j] = row[j]
+        out[j] = narrow(widen(row[j]), out)
 
 
 @jit

@@ -8,6 +8,8 @@ from itertools import accumulate
 
 import torch
 
+from medmind.train.multiply import add_outer, multiply, multiply_by_rows
+
 Pair = tuple[torch.Tensor, torch.Tensor]
 """A and B of an adapter, in float32."""
 
@@ -48,38 +50,37 @@ class Products:
         """Fills `out` from a room that holds the rows; returns what A made of them (tokens, all ranks)."""
         low = rows[:, self.width :]
         if self.a.numel():
-            torch.mm(rows[:, : self.width], self.a.T, out=low)
-        torch.mm(rows, self.matrix.T, out=out)
+            multiply_by_rows(rows[:, : self.width], self.a, low)
+        multiply_by_rows(rows, self.matrix, out)
         return low
 
     def backward(self, d_out: torch.Tensor, d_rows: torch.Tensor | None) -> torch.Tensor:
-        """Fills a room with the gradient of the rows, if one is given; returns that of what A made of them."""
-        if d_rows is None:
-            return d_out @ self.matrix[:, self.width :]
-        torch.mm(d_out, self.matrix, out=d_rows)
-        d_low = d_rows[:, self.width :]
+        """Fills the gradient of the rows, if there is one to fill; returns that of what A made of them."""
+        d_low = d_out.new_empty(len(d_out), len(self.a))
         if self.a.numel():
-            d_rows[:, : self.width].addmm_(d_low, self.a)
+            multiply(d_out, self.matrix[:, self.width :], d_low)
+        if d_rows is not None:
+            multiply(d_out, self.matrix[:, : self.width], d_rows, more=(d_low, self.a) if self.a.numel() else None)
         return d_low
 
 
 class Gradients:
-    """Of the adapters of some Products, summed over pieces of rows."""
+    """Of the adapters of some Products, summed over pieces of rows; that of B lies on its side."""
 
     def __init__(self, products: Products, scales: Sequence[float]) -> None:
         self.products, self.scales = products, scales
         self.a = torch.zeros(products.a.shape)
-        self.b = [torch.zeros(b.shape) for b in products.b]
+        self.b = [torch.zeros(b.shape[::-1]) for b in products.b]
 
     def add(self, rows: torch.Tensor, low: torch.Tensor, d_out: torch.Tensor, d_low: torch.Tensor) -> None:
         if not self.a.numel():
             return
-        self.a += d_low.T @ rows[:, : self.products.width]
+        add_outer(d_low, rows[:, : self.products.width], self.a)
         outs, lows = torch.split(d_out, self.products.sizes, 1), torch.split(low, self.products.ranks, 1)
         for b, part, small, scale in zip(self.b, outs, lows, self.scales, strict=True):
             if b.numel():
-                b.add_(part.T @ small, alpha=scale)
+                add_outer(small, part, b, scale)
 
     def __iter__(self) -> Iterator[torch.Tensor | None]:
         for a, b in zip(torch.split(self.a, self.products.ranks), self.b, strict=True):
-            yield from (a, b) if b.numel() else (None, None)
+            yield from (a, b.T) if b.numel() else (None, None)

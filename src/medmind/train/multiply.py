@@ -1,0 +1,72 @@
+"""Products of matrices: compiled for a CPU's thread that is on its own, else torch's.
+
+Matrices are (rows, columns), or several of each, (many, rows, columns); their rows may lie apart.
+"""
+
+from threading import local
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from medmind.train.compiled import bits, number, products_for
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+NOTHING = ((0, 0, 0), (0, 0, 0), 0, 0)
+ROOMS = local()
+
+
+def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, more: Pair | None = None) -> torch.Tensor:
+    """a @ b, and the product of `more`, into `out`; a may have a last column of zeros that b has no row for."""
+    if products := products_for(a, b, out, *(more or ())):
+        space = room(products.room_to_multiply(a.shape[-2]))
+        factors, added = factors_of(a, b, b.shape[-2]), factors_of(*more, len(more[1])) if more else NOTHING
+        products.multiply(*extent(out), False, factors, added, place(out), space)
+        return out
+    torch.matmul(a[..., : b.shape[-2]], b, out=out)
+    return out if more is None else out.addmm_(*more)
+
+
+def multiply_by_rows(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """a @ b.T into `out`."""
+    if products := products_for(a, b, out):
+        space = room(products.room_to_multiply(a.shape[-2]))
+        products.multiply(*extent(out), True, factors_of(a, b, a.shape[-1]), NOTHING, place(out), space)
+        return out
+    return torch.matmul(a, b.mT, out=out)
+
+
+def add_outer(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, scale: float = 1) -> None:
+    """The first rows of `out`, which is of float32, grow by a.T @ b × scale."""
+    if products := products_for(a, b):
+        space, whole = room(products.room_to_add(a.shape[-1])), out if out.ndim == 3 else out[None]
+        shape = (a.shape[-1], b.shape[-1])
+        products.add_outer(len(whole), shape, place(a), place(b), a.shape[-2], number(scale), bits(whole), space)
+        return
+    out[..., : a.shape[-1], :].add_(a.mT @ b, alpha=scale)
+
+
+def extent(out: torch.Tensor) -> tuple[int, tuple[int, int]]:
+    """How many, and how large each is."""
+    return (1 if out.ndim == 2 else len(out)), (out.shape[-2], out.shape[-1])
+
+
+def factors_of(a: torch.Tensor, b: torch.Tensor, depth: int) -> Any:
+    return place(a), place(b), a.shape[-1], depth
+
+
+def place(matrices: torch.Tensor) -> tuple[int, int, int]:
+    """Address of the first; bytes between two of them and between two rows."""
+    size, apart = matrices.element_size(), matrices.stride()
+    return matrices.data_ptr(), (apart[0] if matrices.ndim == 3 else 0) * size, apart[-2] * size
+
+
+def room(count: int) -> NDArray[np.float32]:
+    """This thread's, for what it works on; at the beginning of a line of the cache."""
+    kept: NDArray[np.float32] | None = getattr(ROOMS, "kept", None)
+    if kept is None or len(kept) < count:
+        whole = np.empty(count + 16, np.float32)
+        first = -whole.ctypes.data % 64 // 4
+        kept = ROOMS.kept = whole[first : first + count]
+    return kept
