@@ -14,7 +14,7 @@ from medmind.train.compiled import bits, passes_for
 from medmind.train.multiply import multiply, multiply_by_rows
 from medmind.train.precision import product_dtype
 
-ROWS = 512
+ROWS = 1024
 """Tokens whose logits exist at a time."""
 CACHED = 2**19
 """Logits whose softmax is taken at a time: in float32 they stay in a CPU's cache."""
@@ -112,8 +112,9 @@ class SummedCrossEntropy(torch.autograd.Function):
         d_hidden = torch.empty_like(states) if hidden_learns else None
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if weight_learns else None
         total = torch.zeros((), device=hidden.device)
-        for start in range(0, len(labels), ROWS):
-            rows = slice(start, start + ROWS)
+        count = -(-len(labels) // max(1, -(-len(labels) // ROWS)))  # in each piece: no short one at the end
+        for start in range(0, len(labels), count):
+            rows = slice(start, start + count)
             logits = multiply_by_rows(states[rows], matrix, states.new_empty(len(states[rows]), len(matrix)))
             total += differentiate(logits, labels[rows])
             if d_hidden is not None:

@@ -17,6 +17,8 @@ from medmind.train.jit import inlined, jit
 
 ROWS, COLUMNS, DEPTH = 6, 64, 1024
 """What is summed at once; how many of the numbers that a sum is made of go by before the next block."""
+DEEP = 4 * DEPTH
+"""From here on all columns see a block of rows, which are far too many to be read once for each, before the next."""
 PANEL, TILE = COLUMNS * 4, ROWS * COLUMNS * 4
 """Bytes of a pair of rows, and of the sums."""
 Place = tuple[int, int, int]
@@ -35,7 +37,7 @@ class BFloat(ir.types._BaseFloatType):
 
 
 BFloat._create_instance()
-WORD, DOUBLE, LONG = (ir.IntType(size) for size in (16, 32, 64))
+BYTE, WORD, DOUBLE, LONG = (ir.IntType(size) for size in (8, 16, 32, 64))
 WORDS, DOUBLES = ir.VectorType(WORD, 32), ir.VectorType(DOUBLE, 16)
 HALF, FLOATS, NARROW = ir.VectorType(WORD, 16), ir.VectorType(ir.FloatType(), 16), ir.VectorType(BFloat(), 32)
 
@@ -70,6 +72,36 @@ def copy_words(_: Any, source: Any, target: Any, count: Any) -> Any:
         return context.get_dummy_value()
 
     return nothing_of(3), generate
+
+
+@generated
+def add_floats(_: Any, made: Any, scale: Any, out: Any) -> Any:
+    """16 of them × scale."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place, empty = at(builder, arguments[2], FLOATS), ir.Constant(FLOATS, ir.Undefined)
+        scale = builder.insert_element(empty, arguments[1], DOUBLE(0))
+        scales = builder.shuffle_vector(scale, empty, order([0] * 16))
+        more = builder.fmul(builder.load(at(builder, arguments[0], FLOATS), align=64), scales)
+        builder.store(builder.fadd(builder.load(place, align=4), more), place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.float32, types.intp), generate
+
+
+def prefetch(cache: int) -> Any:
+    """A line, for all caches but those nearer than this one; 3 is the nearest."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        line, kind = at(builder, arguments[0], BYTE), ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), *[DOUBLE] * 3])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
+        builder.call(fetch, [line, DOUBLE(0), DOUBLE(cache), DOUBLE(1)])
+        return context.get_dummy_value()
+
+    return generated(lambda _, address: (nothing_of(1), generate))
+
+
+bring, bring_near = prefetch(2), prefetch(3)
 
 
 @generated
@@ -218,30 +250,54 @@ def lay_rows(source: int, stride: int, depth: int, columns: int, target: Any) ->
 
 
 @inlined
-def sweep(x: int, stride: int, rows: int, pairs: int, panel: Any, sums: Any, again: int) -> None:
-    """All rows by a panel, the sums of each tile kept."""
-    for i in range(0, rows, ROWS):
-        total = sums.ctypes.data + i * PANEL
-        multiply_tile(x + i * stride, stride, min(ROWS, rows - i), pairs, panel.ctypes.data, total, again, 0, 0)
+def fetch(source: int, stride: int, rows: int, columns: int, part: int, parts: int) -> None:
+    """One of so many parts of a block comes nearer."""
+    lines = (columns + 31) // 32
+    for line in range(rows * lines * part // parts, rows * lines * (part + 1) // parts):
+        bring(source + line // lines * stride + line % lines * 64)
 
 
 @inlined
-def finish(
-    x: int, stride: int, rows: int, pairs: int, panel: Any, sums: Any, again: int, columns: int, out: int, width: int
-) -> None:
-    """The last sweep: narrow, to where it is wanted; over the sums of the first tile, read by then, if not as wide."""
-    edge, whole = sums.ctypes.data, columns == COLUMNS
+def sweep(x: Any, rows: int, panel: Any, sums: Any, again: int, columns: int, out: int, width: int, ahead: Any) -> None:
+    """All rows by a panel: the sums of each tile kept, or narrow in `out`. Meanwhile the next block comes nearer.
+
+    An `out` less wide than the panel is filled by way of the sums of the first tile, which are read by then.
+    """
+    begin, by_edge = sums.ctypes.data, out and columns < COLUMNS
     for i in range(0, rows, ROWS):
-        valid, total, place = min(ROWS, rows - i), sums.ctypes.data + i * PANEL, out + i * width
-        target, step = (place, width) if whole else (edge, 2 * COLUMNS)
-        multiply_tile(x + i * stride, stride, valid, pairs, panel.ctypes.data, total, again, target, step)
-        for j in range(0 if whole else valid):
-            copy_words(edge + j * 2 * COLUMNS, place + j * width, columns)
+        valid, total, place = min(ROWS, rows - i), begin + i * PANEL, out + i * width
+        target, step = (begin, 2 * COLUMNS) if by_edge else (place if out else 0, width)
+        if again:
+            for line in range(24):
+                bring_near(total + ROWS * PANEL + line * 64)
+        for j in range(6):
+            bring_near(x[0] + (i + ROWS + j) * x[1])
+            bring_near(x[0] + (i + ROWS + j) * x[1] + 64)
+        multiply_tile(x[0] + i * x[1], x[1], valid, x[2] // 2, panel.ctypes.data, total, again, target, step)
+        for j in range(valid if by_edge else 0):
+            copy_words(begin + j * 2 * COLUMNS, place + j * width, columns)
+        fetch(ahead[0], ahead[1], ahead[2], ahead[3], i // ROWS, (rows + ROWS - 1) // ROWS)
 
 
-def room_to_multiply(rows: int) -> int:
-    """Float32 that `multiply` needs besides: a panel, and sums of all rows."""
-    return (DEPTH // 2 + rows + ROWS) * COLUMNS
+def room_to_multiply(rows: int, columns: int, depth: int) -> int:
+    """Float32 that `multiply` needs besides: a panel, and sums of all rows, for one panel or for all."""
+    return (DEPTH // 2 + (rows + ROWS) * ((columns + COLUMNS - 1) // COLUMNS if depth > DEEP else 1)) * COLUMNS
+
+
+@inlined
+def plan(step: int, one: int, columns: int, by_rows: bool, factors: Any, more: Any) -> Any:
+    """Which panel, which block; address, stride, rows and columns of what is read of a and of b."""
+    panels, own = (columns + COLUMNS - 1) // COLUMNS, (factors[2] + DEPTH - 1) // DEPTH
+    blocks = own + (more[2] + DEPTH - 1) // DEPTH
+    n, block = (step % panels, step // panels) if factors[2] > DEEP else (step // blocks, step % blocks)
+    a, b, depth, held = factors if block < own else more
+    k, wide = (block if block < own else block - own) * DEPTH, min(COLUMNS, columns - n * COLUMNS)
+    x, y, deep = a[0] + one * a[1], b[0] + one * b[1], min(DEPTH, held - k)
+    if by_rows:
+        part = (y + n * COLUMNS * b[2] + 2 * k, b[2], wide, deep)
+    else:
+        part = (y + k * b[2] + 2 * n * COLUMNS, b[2], deep, wide)
+    return n, block, block == blocks - 1, (x + 2 * k, a[2], min(DEPTH, depth - k)), part
 
 
 @jit
@@ -253,26 +309,29 @@ def multiply(many: int, shape: Any, by_rows: bool, factors: Any, more: Any, out:
     """
     rows, columns = shape
     panel, sums = room[: DEPTH // 2 * COLUMNS], room[DEPTH // 2 * COLUMNS :]
-    first_blocks = (factors[2] + DEPTH - 1) // DEPTH
-    blocks = first_blocks + (more[2] + DEPTH - 1) // DEPTH
+    blocks = (factors[2] + DEPTH - 1) // DEPTH + (more[2] + DEPTH - 1) // DEPTH
+    steps = (columns + COLUMNS - 1) // COLUMNS * blocks
     for one in range(many):
-        for n in range(0, columns, COLUMNS):
-            wide = min(COLUMNS, columns - n)
-            for block in range(blocks):
-                own = block < first_blocks
-                a, b, depth, held = factors if own else more
-                k = (block if own else block - first_blocks) * DEPTH
-                deep = min(DEPTH, depth - k)
-                x, y, again = a[0] + one * a[1] + 2 * k, b[0] + one * b[1], int(block > 0)
-                if by_rows:
-                    lay_rows(y + n * b[2] + 2 * k, b[2], deep, wide, panel)
-                else:
-                    lay_columns(y + k * b[2] + 2 * n, b[2], min(deep, held - k), wide, panel)
-                if block < blocks - 1:
-                    sweep(x, a[2], rows, deep // 2, panel, sums, again)
-                else:
-                    place = out[0] + one * out[1] + 2 * n
-                    finish(x, a[2], rows, deep // 2, panel, sums, again, wide, place, out[2])
+        for step in range(steps):
+            n, block, last, x, y = plan(step, one, columns, by_rows, factors, more)
+            ahead = plan(min(step + 1, steps - 1), one, columns, by_rows, factors, more)[4]
+            if by_rows:
+                lay_rows(y[0], y[1], y[3], y[2], panel)
+            else:
+                lay_columns(y[0], y[1], y[2], y[3], panel)
+            kept = sums[n * (rows + ROWS) * COLUMNS if factors[2] > DEEP else 0 :]
+            place = out[0] + one * out[1] + 2 * n * COLUMNS if last else 0
+            wide = min(COLUMNS, columns - n * COLUMNS)
+            sweep(x, rows, panel, kept, int(block > 0), wide, place, out[2], ahead)
+
+
+@inlined
+def grow(made: Any, scale: Any, out: Any) -> None:
+    whole = len(out) // 16 * 16
+    for j in range(0, whole, 16):
+        add_floats(made.ctypes.data + 4 * j, scale, out.ctypes.data + 4 * j)
+    for j in range(whole, len(out)):
+        out[j] += made[j] * scale
 
 
 def room_to_add(rows: int) -> int:
@@ -302,8 +361,7 @@ def add_outer(many: int, shape: Any, a: Place, b: Place, depth: int, scale: Any,
                 lay_columns(y + 2 * n, b[2], deep, wide, panel)
                 for i in range(0, rows, ROWS):
                     valid = min(ROWS, rows - i)
-                    sweep(lines + i * stride, stride, valid, (deep + 1) // 2, panel, sums, 0)
+                    place = lines + i * stride
+                    multiply_tile(place, stride, valid, (deep + 1) // 2, panel.ctypes.data, sums.ctypes.data, 0, 0, 0)
                     for r in range(valid):
-                        target, made = out[one, i + r, n : n + wide], sums[r * COLUMNS : r * COLUMNS + wide]
-                        for j in range(wide):
-                            target[j] += made[j] * scale
+                        grow(sums[r * COLUMNS :], scale, out[one, i + r, n : n + wide])
