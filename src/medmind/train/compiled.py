@@ -23,7 +23,7 @@ def load() -> Any:
 
 @cache
 def load_products() -> Any:
-    """The module of products; nothing where the processor lacks the instruction, or has matrix units for torch to use."""
+    """The module of products; nothing where the processor lacks the instruction, or torch has better ones."""
     if load() is None:
         return None
     has: Any = import_module("llvmlite.binding").get_host_cpu_features()

@@ -1,220 +1,38 @@
 """Products of bfloat16 matrices for one thread of a processor with AVX-512 BF16, compiled when first called.
 
-A block of one matrix's columns is laid out once as pairs of rows, as the processor's instruction takes them; then six
-rows of the other at a time go by it, their sums in 24 registers. Matrices come by their addresses, many at a time: a
-`Place` is where the first begins and how many bytes lie between two matrices and between two rows.
+A block of one matrix is laid out as a panel; then the other's rows go by it, a few at a time, their sums in registers.
+Matrices come by their addresses: a `Place` is where the first of many begins, and how many bytes lie between two of
+them and between two rows.
 """
 
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core.cgutils import raw_memcpy
-from numba.extending import intrinsic
 
 from medmind.train.jit import inlined, jit
+from medmind.train.registers import (
+    PANEL,
+    SUMS,
+    add_floats,
+    bring,
+    bring_near,
+    copy_words,
+    interleave,
+    load_word,
+    multiply_tile,
+    transpose,
+)
 
-ROWS, COLUMNS, DEPTH = 6, 64, 1024
-"""What is summed at once; how many of the numbers that a sum is made of go by before the next block."""
+COLUMNS, DEPTH = 64, 1024
+"""Of a panel; it has about so many rows, or up to half as many more where that saves a block."""
 DEEP = 4 * DEPTH
-"""From here on all columns see a block of rows, which are far too many to be read once for each, before the next."""
-PANEL, TILE = COLUMNS * 4, ROWS * COLUMNS * 4
-"""Bytes of a pair of rows, and of the sums."""
+"""Rows of more numbers than that are not read once for each panel: all panels see a piece of them before the next."""
 Place = tuple[int, int, int]
-i32, i64, u32, u16, f32 = np.int32, np.int64, np.uint32, np.uint16, np.float32
-
-
-generated: Any = intrinsic
-"""A function that writes its own instructions."""
-
-
-class BFloat(ir.types._BaseFloatType):
-    """llvmlite knows no bfloat16."""
-
-    def __str__(self) -> str:
-        return "bfloat"
-
-
-BFloat._create_instance()
-BYTE, WORD, DOUBLE, LONG = (ir.IntType(size) for size in (8, 16, 32, 64))
-WORDS, DOUBLES = ir.VectorType(WORD, 32), ir.VectorType(DOUBLE, 16)
-HALF, FLOATS, NARROW = ir.VectorType(WORD, 16), ir.VectorType(ir.FloatType(), 16), ir.VectorType(BFloat(), 32)
-
-
-def order(numbers: Any) -> Any:
-    numbers = list(numbers)
-    return ir.Constant(ir.VectorType(DOUBLE, len(numbers)), numbers)
-
-
-def at(builder: Any, address: Any, kind: Any, index: int = 0) -> Any:
-    """The `index`-th vector from an address on."""
-    return builder.gep(builder.inttoptr(address, kind.as_pointer()), [LONG(index)])
-
-
-def nothing_of(count: int) -> Any:
-    return types.void(*[types.intp] * count)
-
-
-@generated
-def load_word(_: Any, address: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.load(at(builder, arguments[0], WORD), align=2)
-
-    return types.uint16(types.intp), generate
-
-
-@generated
-def copy_words(_: Any, source: Any, target: Any, count: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source, target = (at(builder, address, WORD) for address in arguments[:2])
-        raw_memcpy(builder, target, source, arguments[2], 2)
-        return context.get_dummy_value()
-
-    return nothing_of(3), generate
-
-
-@generated
-def add_floats(_: Any, made: Any, scale: Any, out: Any) -> Any:
-    """16 of them × scale."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place, empty = at(builder, arguments[2], FLOATS), ir.Constant(FLOATS, ir.Undefined)
-        scale = builder.insert_element(empty, arguments[1], DOUBLE(0))
-        scales = builder.shuffle_vector(scale, empty, order([0] * 16))
-        more = builder.fmul(builder.load(at(builder, arguments[0], FLOATS), align=64), scales)
-        builder.store(builder.fadd(builder.load(place, align=4), more), place, align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.float32, types.intp), generate
-
-
-def prefetch(cache: int) -> Any:
-    """A line, for all caches but those nearer than this one; 3 is the nearest."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        line, kind = at(builder, arguments[0], BYTE), ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), *[DOUBLE] * 3])
-        fetch = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
-        builder.call(fetch, [line, DOUBLE(0), DOUBLE(cache), DOUBLE(1)])
-        return context.get_dummy_value()
-
-    return generated(lambda _, address: (nothing_of(1), generate))
-
-
-bring, bring_near = prefetch(2), prefetch(3)
-
-
-@generated
-def interleave(_: Any, first: Any, second: Any, target: Any) -> Any:
-    """16 numbers of each of two rows become 16 pairs."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows = [builder.load(at(builder, address, HALF), align=2) for address in arguments[:2]]
-        pairs = builder.shuffle_vector(*rows, order(place for j in range(16) for place in (j, 16 + j)))
-        builder.store(pairs, at(builder, arguments[2], WORDS), align=64)
-        return context.get_dummy_value()
-
-    return nothing_of(3), generate
-
-
-@generated
-def transpose(_: Any, source: Any, stride: Any, target: Any, width: Any) -> Any:
-    """16 rows of 16 pairs become 16 columns."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        source, stride, target, width = arguments
-        rows = [
-            builder.load(at(builder, builder.add(source, builder.mul(LONG(i), stride)), DOUBLES), align=2)
-            for i in range(16)
-        ]
-        for step in (1, 2, 4, 8):
-            low = order(16 + (j ^ step) if j & step else j for j in range(16))
-            high = order(16 + j if j & step else j ^ step for j in range(16))
-            for i in range(16):
-                if not i & step:
-                    pair = rows[i], rows[i | step]
-                    rows[i], rows[i | step] = (builder.shuffle_vector(*pair, which) for which in (low, high))
-        for i in range(16):
-            place = builder.add(target, builder.mul(LONG(i), width))
-            builder.store(rows[i], at(builder, place, DOUBLES), align=64)
-        return context.get_dummy_value()
-
-    return nothing_of(4), generate
-
-
-@generated
-def multiply_tile(
-    _: Any, rows: Any, stride: Any, valid: Any, pairs: Any, panel: Any, sums: Any, again: Any, out: Any, width: Any
-) -> Any:
-    """`valid` rows by a panel: into `sums`, which it goes on from where `again` is not 0, or narrow into `out`."""
-    return nothing_of(9), generate_tile
-
-
-def generate_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    rows, stride, valid, pairs, panel, sums, again, out, width = arguments
-    last, before = builder.sub(valid, LONG(1)), builder.block
-
-    def row_of(i: int, base: Any, stride: Any) -> Any:
-        """Rows that are not there are the last one once more."""
-        there = builder.select(builder.icmp_signed("<", LONG(i), valid), LONG(i), last)
-        return builder.add(base, builder.mul(there, stride))
-
-    lines = [at(builder, row_of(i, rows, stride), DOUBLE) for i in range(ROWS)]
-    blocks = [builder.append_basic_block(name) for name in ("resume", "loop", "end")]
-    resume, loop, end = blocks
-    builder.cbranch(builder.icmp_signed("!=", again, LONG(0)), resume, loop)
-    builder.position_at_end(resume)
-    places = range(ROWS * COLUMNS // 16)
-    gone = [builder.load(at(builder, sums, FLOATS, k), align=64) for k in places]
-    builder.branch(loop)
-    builder.position_at_end(loop)
-    pair, totals = builder.phi(LONG), [builder.phi(FLOATS) for _ in places]
-    for block, found in ((before, [ir.Constant(FLOATS, [0.0] * 16)] * len(totals)), (resume, gone)):
-        pair.add_incoming(LONG(0), block)
-        for total, start in zip(totals, found, strict=True):
-            total.add_incoming(start, block)
-    panels = builder.add(panel, builder.mul(pair, LONG(PANEL)))
-    added = add_pair(builder, [builder.gep(line, [pair]) for line in lines], panels, totals)
-    following = builder.add(pair, LONG(1))
-    pair.add_incoming(following, loop)
-    for total, sum_ in zip(totals, added, strict=True):
-        total.add_incoming(sum_, loop)
-    builder.cbranch(builder.icmp_signed("<", following, pairs), loop, end)
-    builder.position_at_end(end)
-    with builder.if_else(builder.icmp_signed("==", out, LONG(0))) as (wide, narrow):
-        with wide:
-            for k in places:
-                builder.store(added[k], at(builder, sums, FLOATS, k), align=64)
-        with narrow:
-            for i in reversed(range(ROWS)):
-                store_row(builder, row_of(i, out, width), added[4 * i : 4 * i + 4])
-    return context.get_dummy_value()
-
-
-def add_pair(builder: Any, lines: Any, panel: Any, totals: Any) -> list[Any]:
-    """The next pair of each row times the panel's next pairs."""
-    kind = ir.FunctionType(FLOATS, [FLOATS, NARROW, NARROW])
-    dot = builder.module.declare_intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", (), kind)
-    undefined = ir.Constant(DOUBLES, ir.Undefined)
-    columns = [builder.bitcast(builder.load(at(builder, panel, DOUBLES, v), align=64), NARROW) for v in range(4)]
-    added = []
-    for i, line in enumerate(lines):
-        first = builder.insert_element(undefined, builder.load(line, align=2), DOUBLE(0))
-        same = builder.bitcast(builder.shuffle_vector(first, undefined, order([0] * 16)), NARROW)
-        added += [builder.call(dot, [totals[4 * i + v], same, columns[v]]) for v in range(4)]
-    return added
-
-
-def store_row(builder: Any, address: Any, sums: Any) -> None:
-    kind = ir.FunctionType(NARROW, [FLOATS, FLOATS])
-    convert = builder.module.declare_intrinsic("llvm.x86.avx512bf16.cvtne2ps2bf16.512", (), kind)
-    for half in range(2):
-        narrow = builder.call(convert, [sums[2 * half + 1], sums[2 * half]])
-        builder.store(builder.bitcast(narrow, WORDS), at(builder, address, WORDS, half), align=2)
+u32 = np.uint32
 
 
 @inlined
-def pair_at(first: Any, second: Any) -> Any:
+def pair_at(first: int, second: int) -> Any:
     return u32(load_word(first)) | (u32(load_word(second)) << u32(16))
 
 
@@ -252,52 +70,57 @@ def lay_rows(source: int, stride: int, depth: int, columns: int, target: Any) ->
 @inlined
 def fetch(source: int, stride: int, rows: int, columns: int, part: int, parts: int) -> None:
     """One of so many parts of a block comes nearer."""
-    lines = (columns + 31) // 32
-    for line in range(rows * lines * part // parts, rows * lines * (part + 1) // parts):
-        bring(source + line // lines * stride + line % lines * 64)
+    for row in range(rows * part // parts, rows * (part + 1) // parts):
+        for byte in range(0, 2 * columns, 64):
+            bring(source + row * stride + byte)
 
 
 @inlined
-def sweep(x: Any, rows: int, panel: Any, sums: Any, again: int, columns: int, out: int, width: int, ahead: Any) -> None:
-    """All rows by a panel: the sums of each tile kept, or narrow in `out`. Meanwhile the next block comes nearer.
+def sweep(
+    rows: int, a: Any, more: Any, panel: int, sums: int, again: int, columns: int, out: int, width: int, ahead: Any
+) -> None:
+    """All rows by a panel: their sums kept, or narrow in `out`. Meanwhile the next block comes nearer.
 
-    An `out` less wide than the panel is filled by way of the sums of the first tile, which are read by then.
+    An `out` not as wide as whole vectors is filled by way of the sums of the first tile, which are read by then.
     """
-    begin, by_edge = sums.ctypes.data, out and columns < COLUMNS
-    for i in range(0, rows, ROWS):
-        valid, total, place = min(ROWS, rows - i), begin + i * PANEL, out + i * width
-        target, step = (begin, 2 * COLUMNS) if by_edge else (place if out else 0, width)
-        if again:
-            for line in range(24):
-                bring_near(total + ROWS * PANEL + line * 64)
-        for j in range(6):
-            bring_near(x[0] + (i + ROWS + j) * x[1])
-            bring_near(x[0] + (i + ROWS + j) * x[1] + 64)
-        multiply_tile(x[0] + i * x[1], x[1], valid, x[2] // 2, panel.ctypes.data, total, again, target, step)
+    vectors = (columns + 15) // 16
+    height, by_edge = min(12, 24 // vectors), out and columns % 16
+    tiles = (rows + height - 1) // height
+    for tile in range(tiles):
+        i = tile * height
+        valid, total, place = min(height, rows - i), sums + tile * SUMS, out + i * width if out else 0
+        for line in range(24 if again else 0):
+            bring_near(total + SUMS + line * 64)
+        for j in range(height):
+            bring_near(a[0] + (i + height + j) * a[1])
+        x, y = (a[0] + i * a[1], a[1], a[2]), (more[0] + i * more[1], more[1], more[2])
+        target, step = (sums, 2 * COLUMNS) if by_edge else (place, width)
+        multiply_tile(vectors, valid, x, y, panel, total, again, target, step)
         for j in range(valid if by_edge else 0):
-            copy_words(begin + j * 2 * COLUMNS, place + j * width, columns)
-        fetch(ahead[0], ahead[1], ahead[2], ahead[3], i // ROWS, (rows + ROWS - 1) // ROWS)
+            copy_words(sums + j * 2 * COLUMNS, place + j * width, columns)
+        fetch(ahead[0], ahead[1], ahead[2], ahead[3], tile, tiles)
 
 
-def room_to_multiply(rows: int, columns: int, depth: int) -> int:
+def room_to_multiply(rows: int, columns: int, depth: int, more: int) -> int:
     """Float32 that `multiply` needs besides: a panel, and sums of all rows, for one panel or for all."""
-    return (DEPTH // 2 + (rows + ROWS) * ((columns + COLUMNS - 1) // COLUMNS if depth > DEEP else 1)) * COLUMNS
+    panels = (columns + COLUMNS - 1) // COLUMNS if depth > DEEP else 1
+    return (DEPTH * 3 // 2 + more) // 2 * COLUMNS + panels * ((rows + 5) // 6 + 1) * SUMS // 4
 
 
 @inlined
-def plan(step: int, one: int, columns: int, by_rows: bool, factors: Any, more: Any) -> Any:
-    """Which panel, which block; address, stride, rows and columns of what is read of a and of b."""
-    panels, own = (columns + COLUMNS - 1) // COLUMNS, (factors[2] + DEPTH - 1) // DEPTH
-    blocks = own + (more[2] + DEPTH - 1) // DEPTH
-    n, block = (step % panels, step // panels) if factors[2] > DEEP else (step // blocks, step % blocks)
-    a, b, depth, held = factors if block < own else more
-    k, wide = (block if block < own else block - own) * DEPTH, min(COLUMNS, columns - n * COLUMNS)
-    x, y, deep = a[0] + one * a[1], b[0] + one * b[1], min(DEPTH, held - k)
+def plan(step: int, one: int, columns: int, by_rows: bool, factors: Any) -> Any:
+    """Which panel; which block, if it is the last; what is read of a, and of b as address, stride, rows, columns."""
+    a, b, depth, held = factors
+    panels, blocks = (columns + COLUMNS - 1) // COLUMNS, max(1, (depth + DEPTH // 2) // DEPTH)
+    n, block = (step % panels, step // panels) if depth > DEEP else (step // blocks, step % blocks)
+    size = ((depth + blocks - 1) // blocks + 1) // 2 * 2
+    k, wide = block * size, min(COLUMNS, columns - n * COLUMNS)
+    x, y, deep = a[0] + one * a[1], b[0] + one * b[1], min(size, held - k)
     if by_rows:
         part = (y + n * COLUMNS * b[2] + 2 * k, b[2], wide, deep)
     else:
         part = (y + k * b[2] + 2 * n * COLUMNS, b[2], deep, wide)
-    return n, block, block == blocks - 1, (x + 2 * k, a[2], min(DEPTH, depth - k)), part
+    return n, block, block == blocks - 1, (x + 2 * k, a[2], min(size, depth - k) // 2), part
 
 
 @jit
@@ -308,21 +131,27 @@ def multiply(many: int, shape: Any, by_rows: bool, factors: Any, more: Any, out:
     one less at most, and that column of a must be 0.
     """
     rows, columns = shape
-    panel, sums = room[: DEPTH // 2 * COLUMNS], room[DEPTH // 2 * COLUMNS :]
-    blocks = (factors[2] + DEPTH - 1) // DEPTH + (more[2] + DEPTH - 1) // DEPTH
+    space = (DEPTH * 3 // 2 + more[2]) // 2 * COLUMNS
+    panel, kept, all_tiles = room[:space], room[space:].ctypes.data, (rows + 5) // 6
+    blocks, deep = max(1, (factors[2] + DEPTH // 2) // DEPTH), factors[2] > DEEP
     steps = (columns + COLUMNS - 1) // COLUMNS * blocks
     for one in range(many):
         for step in range(steps):
-            n, block, last, x, y = plan(step, one, columns, by_rows, factors, more)
-            ahead = plan(min(step + 1, steps - 1), one, columns, by_rows, factors, more)[4]
+            n, block, last, x, y = plan(step, one, columns, by_rows, factors)
+            ahead = plan(min(step + 1, steps - 1), one, columns, by_rows, factors)[4]
             if by_rows:
                 lay_rows(y[0], y[1], y[3], y[2], panel)
             else:
                 lay_columns(y[0], y[1], y[2], y[3], panel)
-            kept = sums[n * (rows + ROWS) * COLUMNS if factors[2] > DEEP else 0 :]
-            place = out[0] + one * out[1] + 2 * n * COLUMNS if last else 0
-            wide = min(COLUMNS, columns - n * COLUMNS)
-            sweep(x, rows, panel, kept, int(block > 0), wide, place, out[2], ahead)
+            wide, place, added = min(COLUMNS, columns - n * COLUMNS), 0, (0, 0, 0)
+            if last:
+                place = out[0] + one * out[1] + 2 * n * COLUMNS
+                if more[2]:
+                    added = (more[0][0] + one * more[0][1], more[0][2], more[2] // 2)
+                    b, stride = more[1][0] + one * more[1][1] + 2 * n * COLUMNS, more[1][2]
+                    lay_columns(b, stride, more[3], wide, panel[x[2] * COLUMNS :])
+            sums = kept + (n * all_tiles * SUMS if deep else 0)
+            sweep(rows, x, added, panel.ctypes.data, sums, int(block > 0), wide, place, out[2], ahead)
 
 
 @inlined
@@ -336,32 +165,35 @@ def grow(made: Any, scale: Any, out: Any) -> None:
 
 def room_to_add(rows: int) -> int:
     """Float32 that `add_outer` needs besides: a panel, the rows laid out, and the sums of a tile."""
-    return DEPTH // 2 * (COLUMNS + rows + COLUMNS) + ROWS * COLUMNS
+    return DEPTH // 2 * (COLUMNS + rows + COLUMNS) + SUMS // 4
 
 
 @jit
 def add_outer(many: int, shape: Any, a: Place, b: Place, depth: int, scale: Any, out: Any, room: Any) -> None:
     """The first rows of each of `out` (many, rows, columns), in float32, grow by a.T @ b × scale."""
     rows, columns = shape
-    sums, panel = room[: ROWS * COLUMNS], room[ROWS * COLUMNS : (ROWS + DEPTH // 2) * COLUMNS]
-    lines = room[(ROWS + DEPTH // 2) * COLUMNS :].ctypes.data
-    stride = (min(depth, DEPTH) + 31) // 32 * 64
+    sums, panel = room[: SUMS // 4], room[SUMS // 4 : SUMS // 4 + DEPTH // 2 * COLUMNS]
+    lines, stride = room[SUMS // 4 + DEPTH // 2 * COLUMNS :].ctypes.data, (min(depth, DEPTH) + 31) // 32 * 64
     for one in range(many):
         for k in range(0, depth, DEPTH):
             deep = min(DEPTH, depth - k)
-            x, y = a[0] + one * a[1] + k * a[2], b[0] + one * b[1] + k * b[2]
+            pairs, x, y = (deep + 1) // 2, a[0] + one * a[1] + k * a[2], b[0] + one * b[1] + k * b[2]
             for m in range(0, rows, COLUMNS):
                 lay_columns(x + 2 * m, a[2], deep, min(COLUMNS, rows - m), panel)
-                for pair in range(0, (deep + 1) // 2, 16):
+                for pair in range(0, pairs, 16):
                     for j in range(0, COLUMNS, 16):
                         source = panel.ctypes.data + pair * PANEL + 4 * j
                         transpose(source, PANEL, lines + (m + j) * stride + 4 * pair, stride)
             for n in range(0, columns, COLUMNS):
                 wide = min(COLUMNS, columns - n)
+                vectors = (wide + 15) // 16
+                height = min(12, 24 // vectors)
+                tiles = (rows + height - 1) // height
                 lay_columns(y + 2 * n, b[2], deep, wide, panel)
-                for i in range(0, rows, ROWS):
-                    valid = min(ROWS, rows - i)
-                    place = lines + i * stride
-                    multiply_tile(place, stride, valid, (deep + 1) // 2, panel.ctypes.data, sums.ctypes.data, 0, 0, 0)
+                for tile in range(tiles):
+                    i = tile * height
+                    valid, line = min(height, rows - i), (lines + i * stride, stride, pairs)
+                    multiply_tile(vectors, valid, line, (0, 0, 0), panel.ctypes.data, sums.ctypes.data, 0, 0, 0)
+                    fetch(y + 2 * min(n + COLUMNS, columns - wide), b[2], deep, wide, tile, tiles)
                     for r in range(valid):
-                        grow(sums[r * COLUMNS :], scale, out[one, i + r, n : n + wide])
+                        grow(sums[r * vectors * 16 :], scale, out[one, i + r, n : n + wide])

@@ -1,0 +1,229 @@
+"""What numba cannot say itself: pieces of matrices in the registers of a processor with AVX-512 BF16.
+
+Each is a function for compiled code, of addresses and numbers, written as LLVM's instructions. A panel is a block of a
+matrix laid out as pairs of rows side by side, which is how the processor multiplies bfloat16.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import wraps
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import raw_memcpy
+from numba.extending import intrinsic
+
+PANEL, SUMS = 256, 24 * 64
+"""Bytes of a pair of rows, 64 columns wide; and of the sums that the registers hold."""
+HEIGHTS = {count: min(12, 24 // count) for count in (1, 2, 3, 4)}
+"""How many rows are multiplied at once by so many vectors of 16 columns."""
+
+
+class BFloat(ir.types._BaseFloatType):
+    """llvmlite knows no bfloat16."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+
+BFloat._create_instance()
+BYTE, WORD, DOUBLE, LONG = (ir.IntType(size) for size in (8, 16, 32, 64))
+HALF, WORDS, DOUBLES = ir.VectorType(WORD, 16), ir.VectorType(WORD, 32), ir.VectorType(DOUBLE, 16)
+FLOATS, SHORT, NARROW = ir.VectorType(ir.FloatType(), 16), ir.VectorType(BFloat(), 16), ir.VectorType(BFloat(), 32)
+
+
+def written(*kinds: Any, result: Any = types.void) -> Any:
+    """Of a function that writes instructions: one that compiled code can call, with arguments of these kinds."""
+
+    def decorate(write: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            made = write(builder, *arguments)
+            return context.get_dummy_value() if made is None else made
+
+        @wraps(write)  # numba reads the names of the arguments there
+        def define(context: Any, *arguments: Any) -> Any:
+            return result(*kinds), generate
+
+        return intrinsic(define)
+
+    return decorate
+
+
+def order(numbers: Iterable[int]) -> Any:
+    numbers = list(numbers)
+    return ir.Constant(ir.VectorType(DOUBLE, len(numbers)), numbers)
+
+
+def at(builder: Any, address: Any, kind: Any, index: int = 0) -> Any:
+    """The `index`-th vector from an address on."""
+    return builder.gep(builder.inttoptr(address, kind.as_pointer()), [LONG(index)])
+
+
+def spread(builder: Any, number: Any) -> Any:
+    """16 of it."""
+    empty = ir.Constant(ir.VectorType(number.type, 16), ir.Undefined)
+    return builder.shuffle_vector(builder.insert_element(empty, number, DOUBLE(0)), empty, order([0] * 16))
+
+
+@written(types.intp, result=types.uint16)
+def load_word(builder: Any, address: Any) -> Any:
+    return builder.load(at(builder, address, WORD), align=2)
+
+
+@written(types.intp, types.intp, types.intp)
+def copy_words(builder: Any, source: Any, target: Any, count: Any) -> None:
+    raw_memcpy(builder, at(builder, target, WORD), at(builder, source, WORD), count, 2)
+
+
+@written(types.intp, types.float32, types.intp)
+def add_floats(builder: Any, made: Any, scale: Any, out: Any) -> None:
+    """16 of them × scale."""
+    place, floats = at(builder, out, FLOATS), builder.load(at(builder, made, FLOATS), align=64)
+    more = builder.fmul(floats, spread(builder, scale))
+    builder.store(builder.fadd(builder.load(place, align=4), more), place, align=4)
+
+
+def fetching(cache: int) -> Any:
+    @written(types.intp)
+    def fetch(builder: Any, address: Any) -> None:
+        kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), *[DOUBLE] * 3])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
+        builder.call(prefetch, [at(builder, address, BYTE), DOUBLE(0), DOUBLE(cache), DOUBLE(1)])
+
+    return fetch
+
+
+bring, bring_near = fetching(2), fetching(3)
+"""A line comes to the caches, the nearest but for one or the nearest."""
+
+
+@written(types.intp, types.intp, types.intp)
+def interleave(builder: Any, first: Any, second: Any, target: Any) -> None:
+    """16 numbers of each of two rows become 16 pairs."""
+    rows = [builder.load(at(builder, address, HALF), align=2) for address in (first, second)]
+    pairs = builder.shuffle_vector(*rows, order(place for j in range(16) for place in (j, 16 + j)))
+    builder.store(pairs, at(builder, target, WORDS), align=64)
+
+
+@written(types.intp, types.intp, types.intp, types.intp)
+def transpose(builder: Any, source: Any, stride: Any, target: Any, width: Any) -> None:
+    """16 rows of 16 pairs become 16 columns."""
+    places = [builder.add(source, builder.mul(LONG(i), stride)) for i in range(16)]
+    rows = [builder.load(at(builder, place, DOUBLES), align=2) for place in places]
+    for step in (1, 2, 4, 8):
+        low = order(16 + (j ^ step) if j & step else j for j in range(16))
+        high = order(16 + j if j & step else j ^ step for j in range(16))
+        for i in range(16):
+            if not i & step:
+                pair = rows[i], rows[i | step]
+                rows[i], rows[i | step] = (builder.shuffle_vector(*pair, which) for which in (low, high))
+    for i, row in enumerate(rows):
+        builder.store(row, at(builder, builder.add(target, builder.mul(LONG(i), width)), DOUBLES), align=64)
+
+
+SOURCE = types.UniTuple(types.intp, 3)
+"""The address of a row, bytes to the next, and how many pairs of its columns are multiplied."""
+
+
+@written(types.intp, types.intp, SOURCE, SOURCE, *[types.intp] * 5)
+def multiply_tile(
+    builder: Any,
+    vectors: Any,
+    valid: Any,
+    rows: Any,
+    more: Any,
+    panel: Any,
+    sums: Any,
+    again: Any,
+    out: Any,
+    stride: Any,
+) -> None:
+    """`valid` rows, and `more` columns of them, by a panel of so many vectors.
+
+    It goes on from the sums where that is `again`, and ends there, or narrow in `out` if that is not 0.
+    """
+    for count, height in HEIGHTS.items():
+        with builder.if_then(builder.icmp_signed("==", vectors, LONG(count))):
+            Tile(builder, count, height, valid).write(rows, more, panel, sums, again, out, stride)
+
+
+class Tile:
+    """The instructions of a product of `height` rows by `count` vectors, whose sums stay in registers."""
+
+    def __init__(self, builder: Any, count: int, height: int, valid: Any) -> None:
+        self.builder, self.count, self.height = builder, count, height
+        self.valid, self.last = valid, builder.sub(valid, LONG(1))
+
+    def write(self, rows: Any, more: Any, panel: Any, sums: Any, again: Any, out: Any, stride: Any) -> None:
+        builder = self.builder
+        totals = self.begin(sums, again)
+        for source in (rows, more):
+            address, apart, pairs = (builder.extract_value(source, i) for i in range(3))
+            totals = self.add(address, apart, pairs, panel, totals)
+            panel = builder.add(panel, builder.mul(pairs, LONG(PANEL)))
+        with builder.if_else(builder.icmp_signed("==", out, LONG(0))) as (wide, narrow):
+            with wide:
+                for k, total in enumerate(totals):
+                    builder.store(total, at(builder, sums, FLOATS, k), align=64)
+            with narrow:
+                for i in reversed(range(self.height)):
+                    self.store(self.row(i, out, stride), totals[self.count * i : self.count * (i + 1)])
+
+    def row(self, i: int, address: Any, stride: Any) -> Any:
+        """Rows that are not there are the last one once more."""
+        there = self.builder.select(self.builder.icmp_signed("<", LONG(i), self.valid), LONG(i), self.last)
+        return self.builder.add(address, self.builder.mul(there, stride))
+
+    def begin(self, sums: Any, again: Any) -> list[Any]:
+        builder, count = self.builder, self.height * self.count
+        before, zero = builder.block, ir.Constant(FLOATS, [0.0] * 16)
+        with builder.if_then(builder.icmp_signed("!=", again, LONG(0))):
+            found, there = [builder.load(at(builder, sums, FLOATS, k), align=64) for k in range(count)], builder.block
+        return [self.either((zero, before), (total, there)) for total in found]
+
+    def either(self, *ways: tuple[Any, Any]) -> Any:
+        """A value that depends on the block one comes from."""
+        phi = self.builder.phi(ways[0][0].type)
+        for value, block in ways:
+            phi.add_incoming(value, block)
+        return phi
+
+    def add(self, address: Any, stride: Any, pairs: Any, panel: Any, totals: list[Any]) -> list[Any]:
+        """To the totals: every pair of columns of the rows times the panel's pairs."""
+        builder = self.builder
+        lines = [at(builder, self.row(i, address, stride), DOUBLE) for i in range(self.height)]
+        before, loop, end = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("end")
+        builder.cbranch(builder.icmp_signed(">", pairs, LONG(0)), loop, end)
+        builder.position_at_end(loop)
+        pair, *sums = (self.either((start, before)) for start in (LONG(0), *totals))
+        found = self.add_pair([builder.gep(line, [pair]) for line in lines], pair, panel, sums)
+        following = builder.add(pair, LONG(1))
+        for phi, value in zip((pair, *sums), (following, *found), strict=True):
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, pairs), loop, end)
+        builder.position_at_end(end)
+        return [self.either((start, before), (total, loop)) for start, total in zip(totals, found, strict=True)]
+
+    def add_pair(self, lines: Sequence[Any], pair: Any, panel: Any, totals: Sequence[Any]) -> list[Any]:
+        builder, kind = self.builder, ir.FunctionType(FLOATS, [FLOATS, NARROW, NARROW])
+        dot = builder.module.declare_intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", (), kind)
+        place = builder.add(panel, builder.mul(pair, LONG(PANEL)))
+        loaded = [builder.load(at(builder, place, DOUBLES, v), align=64) for v in range(self.count)]
+        columns, sums = [builder.bitcast(each, NARROW) for each in loaded], iter(totals)
+        found = []
+        for line in lines:
+            same = builder.bitcast(spread(builder, builder.load(line, align=2)), NARROW)
+            found += [builder.call(dot, [next(sums), same, column]) for column in columns]
+        return found
+
+    def store(self, address: Any, sums: Sequence[Any]) -> None:
+        for v in range(0, self.count, 2):
+            pair = [FLOATS] * min(2, self.count - v)
+            kind, name = (NARROW, "cvtne2ps2bf16") if len(pair) == 2 else (SHORT, "cvtneps2bf16")
+            convert = self.builder.module.declare_intrinsic(
+                f"llvm.x86.avx512bf16.{name}.512", (), ir.FunctionType(kind, pair)
+            )
+            narrow = self.builder.call(convert, sums[v : v + 2][::-1])
+            place = at(self.builder, address, WORDS if kind is NARROW else HALF, 0)
+            place = self.builder.gep(self.builder.bitcast(place, HALF.as_pointer()), [LONG(v)])
+            self.builder.store(narrow, self.builder.bitcast(place, kind.as_pointer()), align=2)
