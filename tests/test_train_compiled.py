@@ -192,6 +192,15 @@ def test_a_full_disk_costs_the_cache_alone(monkeypatch: pytest.MonkeyPatch) -> N
     assert twice(21) == 42
 
 
+def test_what_becomes_part_of_a_pass_is_compiled_anew_with_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Numba itself looks at the file of the pass alone."""
+    before = jit.jit(lambda number: number)._cache._cache_file._source_stamp
+    for name in ("jit.py", "registers.py"):
+        (tmp_path / name).write_text("changed")
+    monkeypatch.setattr(jit, "__file__", str(tmp_path / "jit.py"))
+    assert jit.jit(lambda number: number)._cache._cache_file._source_stamp[1:] != before[1:]
+
+
 EVERY_PASS = """
 from hashlib import sha256
 import torch
@@ -223,6 +232,11 @@ passes.differentiate_softmax(scores, gradients, 0, 3, number(0.3))
 nats = passes.cross_entropy(logits, labels)
 made = [rows, more, out, d_out, inverse, active, d_active, d_gates]
 made += [states, query, key, value, heads, turned, scores, gradients, logits]
+torch.set_num_threads(1)
+from medmind.train.multiply import add_outer, multiply, multiply_by_rows
+a, b = torch.randn(70, 90, generator=generator).bfloat16(), torch.randn(90, 70, generator=generator).bfloat16()
+out, total = torch.empty(70, 70).bfloat16(), torch.zeros(90, 90)
+made += [bits(multiply(a, b, out)).copy(), bits(multiply_by_rows(a, a, out)), (add_outer(a, a, total), bits(total))[1]]
 print([sha256(each.tobytes()).hexdigest() for each in made], nats)
 """
 
@@ -235,7 +249,10 @@ def test_the_process_that_compiles_them_computes_as_those_that_find_them_compile
         command = [sys.executable, "-c", EVERY_PASS]
         return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
-    passes = [each for each in vars(numba_passes).values() if getattr(each, "targetoptions", {}).get("nogil")]
+    modules = [numba_passes, *filter(None, [compiled.load_products()])]
+    passes = [
+        each for module in modules for each in vars(module).values() if getattr(each, "targetoptions", {}).get("nogil")
+    ]
     fresh = bits_of_all()
     kept = sorted(tmp_path.rglob("*.nbc"))
     assert len(kept) == len(passes) > 10, "one for each pass: no pass left out, none compiled within another"

@@ -18,7 +18,7 @@ WORK = 2.75
 """Layers' worth of kept tensors that the backward pass of one layer needs beside them."""
 SCALES, SCALES_TWICE = 32 / 64, 8 / 64 + 32 / (64 * 256)
 """Bits a weight of bitsandbytes' blocks of 64 in 4 bits: a float32 each, or a byte each and a float32 for 256."""
-ROWS = 512
+ROWS = 1024
 """Tokens whose logits exist at a time, as train/loss.py has it."""
 STATES = {
     "adamw_torch": 8.0,

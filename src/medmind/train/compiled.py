@@ -22,19 +22,28 @@ def load() -> Any:
 
 
 @cache
+def multiplies() -> bool:
+    """Whether products of bfloat16 can be compiled for this processor and would be faster than torch's.
+
+    Those are better where it has matrix units.
+    """
+    try:
+        llvm: Any = import_module("llvmlite.binding")
+        has = llvm.get_host_cpu_features()
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return llvm.llvm_version_info[0] >= 17 and bool(has.get("avx512bf16")) and not has.get("amx-bf16")
+
+
+@cache
 def load_products() -> Any:
-    """The module of products; nothing where the processor lacks the instruction, or torch has better ones."""
-    if load() is None:
-        return None
-    has: Any = import_module("llvmlite.binding").get_host_cpu_features()
-    fast = has.get("avx512bf16") and not has.get("amx-bf16")
-    return import_module("medmind.train.numba_products") if fast else None
+    return import_module("medmind.train.numba_products") if load() and multiplies() else None
 
 
 def who() -> str:
-    """Which numba would compile them; asked without loading it."""
+    """What numba would compile; asked without loading it."""
     try:
-        return f"numba {version('numba')}"
+        return f"numba {version('numba')}" + (", products of bfloat16" if multiplies() else "")
     except PackageNotFoundError:
         return "without numba"
 
@@ -46,8 +55,8 @@ def passes_for(*rows: torch.Tensor) -> Any:
 
 
 def products_for(*matrices: torch.Tensor) -> Any:
-    """The compiled products, or nothing: for rows that lie whole and are of an even length."""
-    if any(each.dtype != torch.bfloat16 or each.stride(-1) != 1 for each in matrices) or matrices[0].shape[-1] % 2:
+    """The compiled products, or nothing: for bfloat16 whose rows lie whole."""
+    if any(each.dtype != torch.bfloat16 or each.stride(-1) != 1 for each in matrices):
         return None
     return load_products() if passes_for(*matrices) else None
 

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from numba import njit
@@ -14,8 +15,16 @@ def jit(function: Any) -> Any:
         made: Any = build(cache=True)(function)
     except RuntimeError:
         return build()(function)
+    files = made._cache._cache_file
+    files._source_stamp = (files._source_stamp, *stamps())
     made._cache = Spared(made._cache)
     return made
+
+
+def stamps() -> list[tuple[float, int]]:
+    """Of the files whose functions become part of those compiled in others: numba looks at these alone."""
+    found = (Path(__file__).with_name(name).stat() for name in ("jit.py", "registers.py"))
+    return [(each.st_mtime, each.st_size) for each in found]
 
 
 # Part of the pass that calls it. As a function of its own it would lie in one process twice, compiled alone and with a

@@ -19,7 +19,7 @@ ROOMS = local()
 
 def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, more: Pair | None = None) -> torch.Tensor:
     """a @ b, and the product of `more`, into `out`; a may have a last column of zeros that b has no row for."""
-    if products := products_for(a, b, out, *(more or ())):
+    if are_even(a, *(more or ())[:1]) and (products := products_for(a, b, out, *(more or ()))):
         space = room(products.room_to_multiply(*out.shape[-2:], a.shape[-1], len(more[1]) if more else 0))
         factors, added = factors_of(a, b, b.shape[-2]), factors_of(*more, len(more[1])) if more else NOTHING
         products.multiply(*extent(out), False, factors, added, place(out), space)
@@ -30,7 +30,7 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, more: Pair | N
 
 def multiply_by_rows(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """a @ b.T into `out`."""
-    if products := products_for(a, b, out):
+    if are_even(a) and (products := products_for(a, b, out)):
         space = room(products.room_to_multiply(*out.shape[-2:], a.shape[-1], 0))
         products.multiply(*extent(out), True, factors_of(a, b, a.shape[-1]), NOTHING, place(out), space)
         return out
@@ -45,6 +45,11 @@ def add_outer(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, scale: float 
         products.add_outer(len(whole), shape, place(a), place(b), a.shape[-2], number(scale), bits(whole), space)
         return
     out[..., : a.shape[-1], :].add_(a.mT @ b, alpha=scale)
+
+
+def are_even(*matrices: torch.Tensor) -> bool:
+    """Two columns are multiplied at once."""
+    return all(each.shape[-1] % 2 == 0 for each in matrices)
 
 
 def extent(out: torch.Tensor) -> tuple[int, tuple[int, int]]:

@@ -4,7 +4,7 @@ Each is a function for compiled code, of addresses and numbers, written as LLVM'
 matrix laid out as pairs of rows side by side, which is how the processor multiplies bfloat16.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -19,7 +19,7 @@ HEIGHTS = {count: min(12, 24 // count) for count in (1, 2, 3, 4)}
 """How many rows are multiplied at once by so many vectors of 16 columns."""
 
 
-class BFloat(ir.types._BaseFloatType):
+class BFloat(ir.types._BaseFloatType):  # type: ignore[misc]
     """llvmlite knows no bfloat16."""
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ HALF, WORDS, DOUBLES = ir.VectorType(WORD, 16), ir.VectorType(WORD, 32), ir.Vect
 FLOATS, SHORT, NARROW = ir.VectorType(ir.FloatType(), 16), ir.VectorType(BFloat(), 16), ir.VectorType(BFloat(), 32)
 
 
-def written(*kinds: Any, result: Any = types.void) -> Any:
+def written(*kinds: Any, result: Any = types.void) -> Callable[[Any], Any]:
     """Of a function that writes instructions: one that compiled code can call, with arguments of these kinds."""
 
     def decorate(write: Any) -> Any:
@@ -72,7 +72,7 @@ def load_word(builder: Any, address: Any) -> Any:
 
 @written(types.intp, types.intp, types.intp)
 def copy_words(builder: Any, source: Any, target: Any, count: Any) -> None:
-    raw_memcpy(builder, at(builder, target, WORD), at(builder, source, WORD), count, 2)
+    raw_memcpy(builder, at(builder, target, WORD), at(builder, source, WORD), count, 2)  # type: ignore[no-untyped-call]
 
 
 @written(types.intp, types.float32, types.intp)
@@ -121,7 +121,7 @@ def transpose(builder: Any, source: Any, stride: Any, target: Any, width: Any) -
         builder.store(row, at(builder, builder.add(target, builder.mul(LONG(i), width)), DOUBLES), align=64)
 
 
-SOURCE = types.UniTuple(types.intp, 3)
+SOURCE = types.UniTuple(types.intp, 3)  # type: ignore[no-untyped-call]
 """The address of a row, bytes to the next, and how many pairs of its columns are multiplied."""
 
 
@@ -217,13 +217,13 @@ class Tile:
         return found
 
     def store(self, address: Any, sums: Sequence[Any]) -> None:
+        """A row of sums, narrow: two vectors at a time become one, an odd one half of one."""
+        builder = self.builder
         for v in range(0, self.count, 2):
-            pair = [FLOATS] * min(2, self.count - v)
-            kind, name = (NARROW, "cvtne2ps2bf16") if len(pair) == 2 else (SHORT, "cvtneps2bf16")
-            convert = self.builder.module.declare_intrinsic(
-                f"llvm.x86.avx512bf16.{name}.512", (), ir.FunctionType(kind, pair)
-            )
-            narrow = self.builder.call(convert, sums[v : v + 2][::-1])
-            place = at(self.builder, address, WORDS if kind is NARROW else HALF, 0)
-            place = self.builder.gep(self.builder.bitcast(place, HALF.as_pointer()), [LONG(v)])
-            self.builder.store(narrow, self.builder.bitcast(place, kind.as_pointer()), align=2)
+            last, place = v + 1 == self.count, builder.add(address, LONG(32 * v))
+            kind, words, name = (SHORT, HALF, "cvtneps2bf16") if last else (NARROW, WORDS, "cvtne2ps2bf16")
+            given = sums[v : v + 2][::-1]
+            called = ir.FunctionType(kind, [FLOATS] * len(given))
+            convert = builder.module.declare_intrinsic(f"llvm.x86.avx512bf16.{name}.512", (), called)
+            narrow = builder.bitcast(builder.call(convert, given), words)
+            builder.store(narrow, at(builder, place, words), align=2)
