@@ -96,7 +96,7 @@ def test_flop_are_those_executed(bench: Any) -> None:
         completion_loss(model, pack(rows)).backward()
     pairs = sum(length * (length + 1) // 2 for length in lengths)
     found = {"tokens": sum(lengths), "supervised": sum(row.supervised for row in rows), "pairs": pairs}
-    assert 0.95 < bench.flop(NANO, found) / counter.get_total_flops() <= 1.0
+    assert 0.92 < bench.flop(NANO, found) / counter.get_total_flops() <= 1.0
 
 
 def run(script: str, **settings: str) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -112,9 +113,7 @@ class SummedCrossEntropy(torch.autograd.Function):
         d_hidden = torch.empty_like(states) if hidden_learns else None
         d_weight = torch.zeros_like(weight, dtype=torch.float32) if weight_learns else None
         total = torch.zeros((), device=hidden.device)
-        count = -(-len(labels) // max(1, -(-len(labels) // ROWS)))  # in each piece: no short one at the end
-        for start in range(0, len(labels), count):
-            rows = slice(start, start + count)
+        for rows in pieces(len(labels)):
             logits = multiply_by_rows(states[rows], matrix, states.new_empty(len(states[rows]), len(matrix)))
             total += differentiate(logits, labels[rows])
             if d_hidden is not None:
@@ -132,6 +131,13 @@ class SummedCrossEntropy(torch.autograd.Function):
             for saved, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         ]
         return *results, None, None, None, None
+
+
+def pieces(count: int) -> Iterator[slice]:
+    """At most ROWS each, about as many in all: a short one would take longer for its size."""
+    parts = -(-count // ROWS)
+    bounds = [count * part // parts for part in range(parts + 1)] if parts else []
+    yield from (slice(start, end) for start, end in pairwise(bounds))
 
 
 def differentiate(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
