@@ -22,28 +22,21 @@ def load() -> Any:
 
 
 @cache
-def multiplies() -> bool:
-    """Whether products of bfloat16 can be compiled for this processor and would be faster than torch's.
-
-    Those are better where it has matrix units.
-    """
-    try:
-        llvm: Any = import_module("llvmlite.binding")
-        has = llvm.get_host_cpu_features()
-    except (ImportError, OSError, RuntimeError):
-        return False
-    return llvm.llvm_version_info[0] >= 17 and bool(has.get("avx512bf16")) and not has.get("amx-bf16")
-
-
-@cache
 def load_products() -> Any:
-    return import_module("medmind.train.numba_products") if load() and multiplies() else None
+    """The module of products; nothing where numba cannot compile them, or torch has better: with matrix units."""
+    if load() is None:
+        return None
+    target = import_module("numba.core.registry").cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    version = import_module("llvmlite.binding").llvm_version_info[0]
+    if version < 17 or "+avx512bf16" not in target or "+amx-bf16" in target:
+        return None
+    return import_module("medmind.train.numba_products")
 
 
 def who() -> str:
-    """What numba would compile; asked without loading it."""
+    """What is compiled, and by which numba."""
     try:
-        return f"numba {version('numba')}" + (", products of bfloat16" if multiplies() else "")
+        return f"numba {version('numba')}" + (", products of bfloat16" if load_products() else "")
     except PackageNotFoundError:
         return "without numba"
 

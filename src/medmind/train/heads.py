@@ -60,7 +60,7 @@ def attend_heads(
 def differentiate_heads(
     heads: Heads, kept: Sequence[torch.Tensor], turns: Turns, lengths: Sequence[int], d_out: torch.Tensor
 ) -> torch.Tensor:
-    """d_out, as wide as `out` was → the gradient of the states."""
+    """d_out, whose first columns are those of the heads → the gradient of the states."""
     d_states = d_out.new_empty(len(d_out), sum(heads.sizes))
     if passes := passes_for(d_out):
         saved = iter(kept)
@@ -96,7 +96,10 @@ def attend_document(
 def weigh(
     passes: Any, heads: Heads, query: torch.Tensor, key: torch.Tensor, backwards: bool = False
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """(start, end, probabilities) of each block of positions, over the keys up to its end, made even."""
+    """(start, end, probabilities) of each block of positions, over the keys up to its end.
+
+    With a last column of zeros where their number is odd.
+    """
     length = key.shape[1]
     starts = range(0, length, BLOCK)
     for start in reversed(starts) if backwards else starts:

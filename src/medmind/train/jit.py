@@ -15,8 +15,8 @@ def jit(function: Any) -> Any:
         made: Any = build(cache=True)(function)
     except RuntimeError:
         return build()(function)
-    files = made._cache._cache_file
-    files._source_stamp = (files._source_stamp, *stamps())
+    file = made._cache._cache_file
+    file._source_stamp = (file._source_stamp, *stamps())
     made._cache = Spared(made._cache)
     return made
 

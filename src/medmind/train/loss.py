@@ -145,7 +145,7 @@ def differentiate(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     if passes := passes_for(logits):
         return torch.tensor(passes.cross_entropy(bits(logits), bits(labels)), dtype=torch.float32)
     total = torch.zeros((), device=logits.device)
-    count = len(logits) if logits.is_cuda else max(1, CACHED // logits.shape[1])
+    count = ROWS // 2 if logits.is_cuda else max(1, CACHED // logits.shape[1])
     room = logits.new_empty(2, count, logits.shape[1], dtype=torch.float32)
     for part, wanted in zip(torch.split(logits, count), torch.split(labels[:, None], count), strict=True):
         scores, probabilities = (buffer[: len(part)] for buffer in room)

@@ -18,11 +18,16 @@ ROOMS = local()
 
 
 def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, more: Pair | None = None) -> torch.Tensor:
-    """a @ b, and the product of `more`, into `out`; a may have a last column of zeros that b has no row for."""
-    if are_even(a, *(more or ())[:1]) and (products := products_for(a, b, out, *(more or ()))):
-        space = room(products.room_to_multiply(*out.shape[-2:], a.shape[-1], len(more[1]) if more else 0))
-        factors, added = factors_of(a, b, b.shape[-2]), factors_of(*more, len(more[1])) if more else NOTHING
-        products.multiply(*extent(out), False, factors, added, place(out), space)
+    """a @ b into `out`; a may have a last column of zeros that b has no row for. Of two matrices also with `more` added."""
+    added = more or ()
+    if are_even(a, *added[:1]) and (products := products_for(a, b, out, *added)):
+        assert a.shape[-1] - b.shape[-2] in (0, 1) and fit(a, b.mT, out)
+        factors, others = factors_of(a, b), NOTHING
+        if more:
+            assert more[0].shape[-1] == more[1].shape[-2] and fit(more[0], more[1].mT, out)
+            others = factors_of(*more)
+        space = room(products.room_to_multiply(*out.shape[-2:], factors[2], others[2]))
+        products.multiply(*extent(out), False, factors, others, place(out), space)
         return out
     torch.matmul(a[..., : b.shape[-2]], b, out=out)
     return out if more is None else out.addmm_(*more)
@@ -31,20 +36,28 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, more: Pair | N
 def multiply_by_rows(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """a @ b.T into `out`."""
     if are_even(a) and (products := products_for(a, b, out)):
+        assert a.shape[-1] == b.shape[-1] and fit(a, b, out)
         space = room(products.room_to_multiply(*out.shape[-2:], a.shape[-1], 0))
-        products.multiply(*extent(out), True, factors_of(a, b, a.shape[-1]), NOTHING, place(out), space)
+        products.multiply(*extent(out), True, (place(a), place(b), a.shape[-1], a.shape[-1]), NOTHING, place(out), space)
         return out
     return torch.matmul(a, b.mT, out=out)
 
 
 def add_outer(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, scale: float = 1) -> None:
-    """The first rows of `out`, which is of float32, grow by a.T @ b × scale."""
+    """The first rows of `out`, which is whole and of float32, grow by a.T @ b × scale."""
     if products := products_for(a, b):
+        assert a.shape[-2] == b.shape[-2] and fit(a.mT, b.mT, out[..., : a.shape[-1], :])
+        assert out.is_contiguous() and out.dtype == torch.float32
         space, whole = room(products.room_to_add(a.shape[-1])), out if out.ndim == 3 else out[None]
         shape = (a.shape[-1], b.shape[-1])
         products.add_outer(len(whole), shape, place(a), place(b), a.shape[-2], number(scale), bits(whole), space)
         return
     out[..., : a.shape[-1], :].add_(a.mT @ b, alpha=scale)
+
+
+def fit(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> bool:
+    """Whether `out` has a row for each of a and a column for each row of b; of as many matrices."""
+    return out.shape == (*a.shape[:-1], b.shape[-2]) and a.shape[:-2] == b.shape[:-2]
 
 
 def are_even(*matrices: torch.Tensor) -> bool:
@@ -57,8 +70,8 @@ def extent(out: torch.Tensor) -> tuple[int, tuple[int, int]]:
     return (1 if out.ndim == 2 else len(out)), (out.shape[-2], out.shape[-1])
 
 
-def factors_of(a: torch.Tensor, b: torch.Tensor, depth: int) -> Any:
-    return place(a), place(b), a.shape[-1], depth
+def factors_of(a: torch.Tensor, b: torch.Tensor) -> Any:
+    return place(a), place(b), a.shape[-1], b.shape[-2]
 
 
 def place(matrices: torch.Tensor) -> tuple[int, int, int]:

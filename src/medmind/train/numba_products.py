@@ -11,6 +11,7 @@ import numpy as np
 
 from medmind.train.jit import inlined, jit
 from medmind.train.registers import (
+    HEIGHTS,
     PANEL,
     SUMS,
     add_floats,
@@ -25,9 +26,19 @@ from medmind.train.registers import (
 
 COLUMNS, DEPTH = 64, 1024
 """Of a panel; it has about so many rows, or up to half as many more where that saves a block."""
+MOST = DEPTH * 3 // 2
 DEEP = 4 * DEPTH
 """Rows of more numbers than that are not read once for each panel: all panels see a piece of them before the next."""
 Place = tuple[int, int, int]
+Factors = tuple[Place, Place, int, int]
+"""Where a and b are, how many columns a has (even; 0 for no product), and how many of them b has.
+
+One less at most: that column of a must be 0.
+"""
+Source = tuple[int, int, int]
+"""The address of a row, bytes to the next, and how many pairs of its columns are multiplied."""
+Block = tuple[int, int, int, int]
+"""An address, bytes from row to row, rows and columns."""
 u32 = np.uint32
 
 
@@ -67,9 +78,17 @@ def lay_rows(source: int, stride: int, depth: int, columns: int, target: Any) ->
             numbers[pair * COLUMNS + j] = pair_at(place, place + 2)
 
 
+def count_tiles(rows: int, vectors: int) -> int:
+    return (rows + HEIGHTS[vectors] - 1) // HEIGHTS[vectors]
+
+
+tiles_of = inlined(count_tiles)
+
+
 @inlined
-def fetch(source: int, stride: int, rows: int, columns: int, part: int, parts: int) -> None:
+def fetch(block: Block, part: int, parts: int) -> None:
     """One of so many parts of a block comes nearer."""
+    source, stride, rows, columns = block
     for row in range(rows * part // parts, rows * (part + 1) // parts):
         for byte in range(0, 2 * columns, 64):
             bring(source + row * stride + byte)
@@ -77,15 +96,14 @@ def fetch(source: int, stride: int, rows: int, columns: int, part: int, parts: i
 
 @inlined
 def sweep(
-    rows: int, a: Any, more: Any, panel: int, sums: int, again: int, columns: int, out: int, width: int, ahead: Any
+    rows: int, a: Source, more: Source, panel: int, sums: int, again: int, columns: int, out: int, width: int, ahead: Block
 ) -> None:
     """All rows by a panel: their sums kept, or narrow in `out`. Meanwhile the next block comes nearer.
 
     An `out` not as wide as whole vectors is filled by way of the sums of the first tile, which are read by then.
     """
     vectors = (columns + 15) // 16
-    height, by_edge = min(12, 24 // vectors), out and columns % 16
-    tiles = (rows + height - 1) // height
+    height, tiles, by_edge = HEIGHTS[vectors], tiles_of(rows, vectors), out and columns % 16
     for tile in range(tiles):
         i = tile * height
         valid, total, place = min(height, rows - i), sums + tile * SUMS, out + i * width if out else 0
@@ -98,17 +116,17 @@ def sweep(
         multiply_tile(vectors, valid, x, y, panel, total, again, target, step)
         for j in range(valid if by_edge else 0):
             copy_words(sums + j * 2 * COLUMNS, place + j * width, columns)
-        fetch(ahead[0], ahead[1], ahead[2], ahead[3], tile, tiles)
+        fetch(ahead, tile, tiles)
 
 
 def room_to_multiply(rows: int, columns: int, depth: int, more: int) -> int:
     """Float32 that `multiply` needs besides: a panel, and sums of all rows, for one panel or for all."""
     panels = (columns + COLUMNS - 1) // COLUMNS if depth > DEEP else 1
-    return (DEPTH * 3 // 2 + more) // 2 * COLUMNS + panels * ((rows + 5) // 6 + 1) * SUMS // 4
+    return (MOST + more) // 2 * COLUMNS + panels * count_tiles(rows, 4) * SUMS // 4
 
 
 @inlined
-def plan(step: int, one: int, columns: int, by_rows: bool, factors: Any) -> Any:
+def plan(step: int, one: int, columns: int, by_rows: bool, factors: Factors) -> Any:
     """Which panel; which block, if it is the last; what is read of a, and of b as address, stride, rows, columns."""
     a, b, depth, held = factors
     panels, blocks = (columns + COLUMNS - 1) // COLUMNS, max(1, (depth + DEPTH // 2) // DEPTH)
@@ -124,15 +142,11 @@ def plan(step: int, one: int, columns: int, by_rows: bool, factors: Any) -> Any:
 
 
 @jit
-def multiply(many: int, shape: Any, by_rows: bool, factors: Any, more: Any, out: Place, room: Any) -> None:
-    """a @ b, or a @ b.T where b comes `by_rows`, to which the product of `more` is added.
-
-    `factors` and `more` are where a and b are, how many columns a has (even; 0 for no more) and how many of them b has:
-    one less at most, and that column of a must be 0.
-    """
+def multiply(many: int, shape: Any, by_rows: bool, factors: Factors, more: Factors, out: Place, room: Any) -> None:
+    """a @ b, or a @ b.T where b comes `by_rows`, to which the product of `more` is added."""
     rows, columns = shape
-    space = (DEPTH * 3 // 2 + more[2]) // 2 * COLUMNS
-    panel, kept, all_tiles = room[:space], room[space:].ctypes.data, (rows + 5) // 6
+    space = (MOST + more[2]) // 2 * COLUMNS
+    panel, kept = room[:space], room[space:].ctypes.data
     blocks, deep = max(1, (factors[2] + DEPTH // 2) // DEPTH), factors[2] > DEEP
     steps = (columns + COLUMNS - 1) // COLUMNS * blocks
     for one in range(many):
@@ -150,7 +164,7 @@ def multiply(many: int, shape: Any, by_rows: bool, factors: Any, more: Any, out:
                     added = (more[0][0] + one * more[0][1], more[0][2], more[2] // 2)
                     b, stride = more[1][0] + one * more[1][1] + 2 * n * COLUMNS, more[1][2]
                     lay_columns(b, stride, more[3], wide, panel[x[2] * COLUMNS :])
-            sums = kept + (n * all_tiles * SUMS if deep else 0)
+            sums = kept + (n * tiles_of(rows, 4) * SUMS if deep else 0)
             sweep(rows, x, added, panel.ctypes.data, sums, int(block > 0), wide, place, out[2], ahead)
 
 
@@ -187,13 +201,13 @@ def add_outer(many: int, shape: Any, a: Place, b: Place, depth: int, scale: Any,
             for n in range(0, columns, COLUMNS):
                 wide = min(COLUMNS, columns - n)
                 vectors = (wide + 15) // 16
-                height = min(12, 24 // vectors)
-                tiles = (rows + height - 1) // height
+                height, tiles = HEIGHTS[vectors], tiles_of(rows, vectors)
+                ahead = (y + 2 * min(n + COLUMNS, columns - wide), b[2], deep, wide)
                 lay_columns(y + 2 * n, b[2], deep, wide, panel)
                 for tile in range(tiles):
                     i = tile * height
                     valid, line = min(height, rows - i), (lines + i * stride, stride, pairs)
                     multiply_tile(vectors, valid, line, (0, 0, 0), panel.ctypes.data, sums.ctypes.data, 0, 0, 0)
-                    fetch(y + 2 * min(n + COLUMNS, columns - wide), b[2], deep, wide, tile, tiles)
+                    fetch(ahead, tile, tiles)
                     for r in range(valid):
                         grow(sums[r * vectors * 16 :], scale, out[one, i + r, n : n + wide])

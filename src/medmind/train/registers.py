@@ -15,21 +15,26 @@ from numba.extending import intrinsic
 
 PANEL, SUMS = 256, 24 * 64
 """Bytes of a pair of rows, 64 columns wide; and of the sums that the registers hold."""
-HEIGHTS = {count: min(12, 24 // count) for count in (1, 2, 3, 4)}
+HEIGHTS = (0, 12, 12, 8, 6)
 """How many rows are multiplied at once by so many vectors of 16 columns."""
 
 
-class BFloat(ir.types._BaseFloatType):  # type: ignore[misc]
+class BFloat(ir.Type):  # type: ignore[misc]
     """llvmlite knows no bfloat16."""
 
     def __str__(self) -> str:
         return "bfloat"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat)
 
-BFloat._create_instance()
-BYTE, WORD, DOUBLE, LONG = (ir.IntType(size) for size in (8, 16, 32, 64))
-HALF, WORDS, DOUBLES = ir.VectorType(WORD, 16), ir.VectorType(WORD, 32), ir.VectorType(DOUBLE, 16)
-FLOATS, SHORT, NARROW = ir.VectorType(ir.FloatType(), 16), ir.VectorType(BFloat(), 16), ir.VectorType(BFloat(), 32)
+    def __hash__(self) -> int:
+        return hash(BFloat)
+
+
+I8, I16, I32, I64 = (ir.IntType(size) for size in (8, 16, 32, 64))
+I16X16, I16X32, I32X16 = ir.VectorType(I16, 16), ir.VectorType(I16, 32), ir.VectorType(I32, 16)
+F32X16, BF16X16, BF16X32 = ir.VectorType(ir.FloatType(), 16), ir.VectorType(BFloat(), 16), ir.VectorType(BFloat(), 32)
 
 
 def written(*kinds: Any, result: Any = types.void) -> Callable[[Any], Any]:
@@ -51,34 +56,34 @@ def written(*kinds: Any, result: Any = types.void) -> Callable[[Any], Any]:
 
 def order(numbers: Iterable[int]) -> Any:
     numbers = list(numbers)
-    return ir.Constant(ir.VectorType(DOUBLE, len(numbers)), numbers)
+    return ir.Constant(ir.VectorType(I32, len(numbers)), numbers)
 
 
 def at(builder: Any, address: Any, kind: Any, index: int = 0) -> Any:
     """The `index`-th vector from an address on."""
-    return builder.gep(builder.inttoptr(address, kind.as_pointer()), [LONG(index)])
+    return builder.gep(builder.inttoptr(address, kind.as_pointer()), [I64(index)])
 
 
 def spread(builder: Any, number: Any) -> Any:
     """16 of it."""
     empty = ir.Constant(ir.VectorType(number.type, 16), ir.Undefined)
-    return builder.shuffle_vector(builder.insert_element(empty, number, DOUBLE(0)), empty, order([0] * 16))
+    return builder.shuffle_vector(builder.insert_element(empty, number, I32(0)), empty, order([0] * 16))
 
 
 @written(types.intp, result=types.uint16)
 def load_word(builder: Any, address: Any) -> Any:
-    return builder.load(at(builder, address, WORD), align=2)
+    return builder.load(at(builder, address, I16), align=2)
 
 
 @written(types.intp, types.intp, types.intp)
 def copy_words(builder: Any, source: Any, target: Any, count: Any) -> None:
-    raw_memcpy(builder, at(builder, target, WORD), at(builder, source, WORD), count, 2)  # type: ignore[no-untyped-call]
+    raw_memcpy(builder, at(builder, target, I16), at(builder, source, I16), count, 2)  # type: ignore[no-untyped-call]
 
 
 @written(types.intp, types.float32, types.intp)
 def add_floats(builder: Any, made: Any, scale: Any, out: Any) -> None:
     """16 of them × scale."""
-    place, floats = at(builder, out, FLOATS), builder.load(at(builder, made, FLOATS), align=64)
+    place, floats = at(builder, out, F32X16), builder.load(at(builder, made, F32X16), align=64)
     more = builder.fmul(floats, spread(builder, scale))
     builder.store(builder.fadd(builder.load(place, align=4), more), place, align=4)
 
@@ -86,9 +91,9 @@ def add_floats(builder: Any, made: Any, scale: Any, out: Any) -> None:
 def fetching(cache: int) -> Any:
     @written(types.intp)
     def fetch(builder: Any, address: Any) -> None:
-        kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), *[DOUBLE] * 3])
+        kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), *[I32] * 3])
         prefetch = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
-        builder.call(prefetch, [at(builder, address, BYTE), DOUBLE(0), DOUBLE(cache), DOUBLE(1)])
+        builder.call(prefetch, [at(builder, address, I8), I32(0), I32(cache), I32(1)])
 
     return fetch
 
@@ -100,16 +105,16 @@ bring, bring_near = fetching(2), fetching(3)
 @written(types.intp, types.intp, types.intp)
 def interleave(builder: Any, first: Any, second: Any, target: Any) -> None:
     """16 numbers of each of two rows become 16 pairs."""
-    rows = [builder.load(at(builder, address, HALF), align=2) for address in (first, second)]
+    rows = [builder.load(at(builder, address, I16X16), align=2) for address in (first, second)]
     pairs = builder.shuffle_vector(*rows, order(place for j in range(16) for place in (j, 16 + j)))
-    builder.store(pairs, at(builder, target, WORDS), align=64)
+    builder.store(pairs, at(builder, target, I16X32), align=64)
 
 
 @written(types.intp, types.intp, types.intp, types.intp)
 def transpose(builder: Any, source: Any, stride: Any, target: Any, width: Any) -> None:
     """16 rows of 16 pairs become 16 columns."""
-    places = [builder.add(source, builder.mul(LONG(i), stride)) for i in range(16)]
-    rows = [builder.load(at(builder, place, DOUBLES), align=2) for place in places]
+    places = [builder.add(source, builder.mul(I64(i), stride)) for i in range(16)]
+    rows = [builder.load(at(builder, place, I32X16), align=2) for place in places]
     for step in (1, 2, 4, 8):
         low = order(16 + (j ^ step) if j & step else j for j in range(16))
         high = order(16 + j if j & step else j ^ step for j in range(16))
@@ -118,7 +123,7 @@ def transpose(builder: Any, source: Any, stride: Any, target: Any, width: Any) -
                 pair = rows[i], rows[i | step]
                 rows[i], rows[i | step] = (builder.shuffle_vector(*pair, which) for which in (low, high))
     for i, row in enumerate(rows):
-        builder.store(row, at(builder, builder.add(target, builder.mul(LONG(i), width)), DOUBLES), align=64)
+        builder.store(row, at(builder, builder.add(target, builder.mul(I64(i), width)), I32X16), align=64)
 
 
 SOURCE = types.UniTuple(types.intp, 3)  # type: ignore[no-untyped-call]
@@ -142,9 +147,9 @@ def multiply_tile(
 
     It goes on from the sums where that is `again`, and ends there, or narrow in `out` if that is not 0.
     """
-    for count, height in HEIGHTS.items():
-        with builder.if_then(builder.icmp_signed("==", vectors, LONG(count))):
-            Tile(builder, count, height, valid).write(rows, more, panel, sums, again, out, stride)
+    for count in (1, 2, 3, 4):
+        with builder.if_then(builder.icmp_signed("==", vectors, I64(count))):
+            Tile(builder, count, HEIGHTS[count], valid).write(rows, more, panel, sums, again, out, stride)
 
 
 class Tile:
@@ -152,7 +157,7 @@ class Tile:
 
     def __init__(self, builder: Any, count: int, height: int, valid: Any) -> None:
         self.builder, self.count, self.height = builder, count, height
-        self.valid, self.last = valid, builder.sub(valid, LONG(1))
+        self.valid, self.last = valid, builder.sub(valid, I64(1))
 
     def write(self, rows: Any, more: Any, panel: Any, sums: Any, again: Any, out: Any, stride: Any) -> None:
         builder = self.builder
@@ -160,25 +165,25 @@ class Tile:
         for source in (rows, more):
             address, apart, pairs = (builder.extract_value(source, i) for i in range(3))
             totals = self.add(address, apart, pairs, panel, totals)
-            panel = builder.add(panel, builder.mul(pairs, LONG(PANEL)))
-        with builder.if_else(builder.icmp_signed("==", out, LONG(0))) as (wide, narrow):
+            panel = builder.add(panel, builder.mul(pairs, I64(PANEL)))
+        with builder.if_else(builder.icmp_signed("==", out, I64(0))) as (wide, narrow):
             with wide:
                 for k, total in enumerate(totals):
-                    builder.store(total, at(builder, sums, FLOATS, k), align=64)
+                    builder.store(total, at(builder, sums, F32X16, k), align=64)
             with narrow:
                 for i in reversed(range(self.height)):
                     self.store(self.row(i, out, stride), totals[self.count * i : self.count * (i + 1)])
 
     def row(self, i: int, address: Any, stride: Any) -> Any:
         """Rows that are not there are the last one once more."""
-        there = self.builder.select(self.builder.icmp_signed("<", LONG(i), self.valid), LONG(i), self.last)
+        there = self.builder.select(self.builder.icmp_signed("<", I64(i), self.valid), I64(i), self.last)
         return self.builder.add(address, self.builder.mul(there, stride))
 
     def begin(self, sums: Any, again: Any) -> list[Any]:
         builder, count = self.builder, self.height * self.count
-        before, zero = builder.block, ir.Constant(FLOATS, [0.0] * 16)
-        with builder.if_then(builder.icmp_signed("!=", again, LONG(0))):
-            found, there = [builder.load(at(builder, sums, FLOATS, k), align=64) for k in range(count)], builder.block
+        before, zero = builder.block, ir.Constant(F32X16, [0.0] * 16)
+        with builder.if_then(builder.icmp_signed("!=", again, I64(0))):
+            found, there = [builder.load(at(builder, sums, F32X16, k), align=64) for k in range(count)], builder.block
         return [self.either((zero, before), (total, there)) for total in found]
 
     def either(self, *ways: tuple[Any, Any]) -> Any:
@@ -191,13 +196,13 @@ class Tile:
     def add(self, address: Any, stride: Any, pairs: Any, panel: Any, totals: list[Any]) -> list[Any]:
         """To the totals: every pair of columns of the rows times the panel's pairs."""
         builder = self.builder
-        lines = [at(builder, self.row(i, address, stride), DOUBLE) for i in range(self.height)]
+        lines = [at(builder, self.row(i, address, stride), I32) for i in range(self.height)]
         before, loop, end = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("end")
-        builder.cbranch(builder.icmp_signed(">", pairs, LONG(0)), loop, end)
+        builder.cbranch(builder.icmp_signed(">", pairs, I64(0)), loop, end)
         builder.position_at_end(loop)
-        pair, *sums = (self.either((start, before)) for start in (LONG(0), *totals))
+        pair, *sums = (self.either((start, before)) for start in (I64(0), *totals))
         found = self.add_pair([builder.gep(line, [pair]) for line in lines], pair, panel, sums)
-        following = builder.add(pair, LONG(1))
+        following = builder.add(pair, I64(1))
         for phi, value in zip((pair, *sums), (following, *found), strict=True):
             phi.add_incoming(value, loop)
         builder.cbranch(builder.icmp_signed("<", following, pairs), loop, end)
@@ -205,14 +210,14 @@ class Tile:
         return [self.either((start, before), (total, loop)) for start, total in zip(totals, found, strict=True)]
 
     def add_pair(self, lines: Sequence[Any], pair: Any, panel: Any, totals: Sequence[Any]) -> list[Any]:
-        builder, kind = self.builder, ir.FunctionType(FLOATS, [FLOATS, NARROW, NARROW])
+        builder, kind = self.builder, ir.FunctionType(F32X16, [F32X16, BF16X32, BF16X32])
         dot = builder.module.declare_intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", (), kind)
-        place = builder.add(panel, builder.mul(pair, LONG(PANEL)))
-        loaded = [builder.load(at(builder, place, DOUBLES, v), align=64) for v in range(self.count)]
-        columns, sums = [builder.bitcast(each, NARROW) for each in loaded], iter(totals)
+        place = builder.add(panel, builder.mul(pair, I64(PANEL)))
+        loaded = [builder.load(at(builder, place, I32X16, v), align=64) for v in range(self.count)]
+        columns, sums = [builder.bitcast(each, BF16X32) for each in loaded], iter(totals)
         found = []
         for line in lines:
-            same = builder.bitcast(spread(builder, builder.load(line, align=2)), NARROW)
+            same = builder.bitcast(spread(builder, builder.load(line, align=2)), BF16X32)
             found += [builder.call(dot, [next(sums), same, column]) for column in columns]
         return found
 
@@ -220,10 +225,10 @@ class Tile:
         """A row of sums, narrow: two vectors at a time become one, an odd one half of one."""
         builder = self.builder
         for v in range(0, self.count, 2):
-            last, place = v + 1 == self.count, builder.add(address, LONG(32 * v))
-            kind, words, name = (SHORT, HALF, "cvtneps2bf16") if last else (NARROW, WORDS, "cvtne2ps2bf16")
+            last, place = v + 1 == self.count, builder.add(address, I64(32 * v))
+            kind, words, name = (BF16X16, I16X16, "cvtneps2bf16") if last else (BF16X32, I16X32, "cvtne2ps2bf16")
             given = sums[v : v + 2][::-1]
-            called = ir.FunctionType(kind, [FLOATS] * len(given))
+            called = ir.FunctionType(kind, [F32X16] * len(given))
             convert = builder.module.declare_intrinsic(f"llvm.x86.avx512bf16.{name}.512", (), called)
             narrow = builder.bitcast(builder.call(convert, given), words)
             builder.store(narrow, at(builder, place, words), align=2)
