@@ -78,7 +78,9 @@ def framed(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def assert_right(out: torch.Tensor, whole: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-5) -> None:
     """As near as bfloat16 can be, but for what cancels out in long sums; and nothing is written beside it."""
-    torch.testing.assert_close(out.double(), wanted, rtol=2**-7, atol=tolerance * (wanted.abs().max().item() if wanted.numel() else 1))
+    torch.testing.assert_close(
+        out.double(), wanted, rtol=2**-7, atol=tolerance * (wanted.abs().max().item() if wanted.numel() else 1)
+    )
     assert (whole[:, out.shape[1] :] == MARK).all() and (whole[:, :, out.shape[2] :] == MARK).all()
 
 
@@ -100,7 +102,9 @@ def test_a_product_of_columns_is_added_in_float32(shape: tuple[int, int, int, in
     out = torch.full((many, rows + 1, columns), MARK)
     add_outer(a, b, out, 0.5)
     wanted = MARK + 0.5 * (a.double().mT @ b.double())
-    tolerance = {"compiled": 1e-5, "torch": 2**-7}[way] * (wanted.abs().max().item() if wanted.numel() else 1)  # torch rounds before it adds
+    tolerance = {"compiled": 1e-5, "torch": 2**-7}[way] * (
+        wanted.abs().max().item() if wanted.numel() else 1
+    )  # torch rounds before it adds
     torch.testing.assert_close(out[:, :rows].double(), wanted, rtol=0, atol=tolerance)
     assert (out[:, rows:] == MARK).all()
 
@@ -163,9 +167,7 @@ def test_odd_columns_other_types_and_several_threads_are_left_to_torch(monkeypat
         ("+avx512bf16,-amx-bf16", 15, False),
     ],
 )
-def test_which_processors_they_are_for(
-    features: str, version: int, can: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_which_processors_they_are_for(features: str, version: int, can: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is for numba to say, which can be told to compile for another one."""
     codegen: Any = pytest.importorskip("numba.core.codegen")
     monkeypatch.setattr(codegen.JITCPUCodegen, "magic_tuple", lambda _: ("", "", features))

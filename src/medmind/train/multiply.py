@@ -18,7 +18,7 @@ ROOMS = local()
 
 
 def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, more: Pair | None = None) -> torch.Tensor:
-    """a @ b into `out`; a may have a last column of zeros that b has no row for. Of two matrices also with `more` added."""
+    """a @ b into `out`, of two matrices also with `more` added; a may have a last column of zeros that b has no row for."""
     added = more or ()
     if are_even(a, *added[:1]) and (products := products_for(a, b, out, *added)):
         assert a.shape[-1] - b.shape[-2] in (0, 1) and fit(a, b.mT, out)
@@ -38,7 +38,9 @@ def multiply_by_rows(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> tor
     if are_even(a) and (products := products_for(a, b, out)):
         assert a.shape[-1] == b.shape[-1] and fit(a, b, out)
         space = room(products.room_to_multiply(*out.shape[-2:], a.shape[-1], 0))
-        products.multiply(*extent(out), True, (place(a), place(b), a.shape[-1], a.shape[-1]), NOTHING, place(out), space)
+        products.multiply(
+            *extent(out), True, (place(a), place(b), a.shape[-1], a.shape[-1]), NOTHING, place(out), space
+        )
         return out
     return torch.matmul(a, b.mT, out=out)
 

@@ -96,7 +96,16 @@ def fetch(block: Block, part: int, parts: int) -> None:
 
 @inlined
 def sweep(
-    rows: int, a: Source, more: Source, panel: int, sums: int, again: int, columns: int, out: int, width: int, ahead: Block
+    rows: int,
+    a: Source,
+    more: Source,
+    panel: int,
+    sums: int,
+    again: int,
+    columns: int,
+    out: int,
+    width: int,
+    ahead: Block,
 ) -> None:
     """All rows by a panel: their sums kept, or narrow in `out`. Meanwhile the next block comes nearer.
 
