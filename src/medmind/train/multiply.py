@@ -18,7 +18,10 @@ ROOMS = local()
 
 
 def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, more: Pair | None = None) -> torch.Tensor:
-    """a @ b into `out`, of two matrices also with `more` added; a may have a last column of zeros that b has no row for."""
+    """a @ b into `out`, of two matrices also with `more` added.
+
+    a may have a last column, of zeros, that b has no row for.
+    """
     added = more or ()
     if are_even(a, *added[:1]) and (products := products_for(a, b, out, *added)):
         assert a.shape[-1] - b.shape[-2] in (0, 1) and fit(a, b.mT, out)
