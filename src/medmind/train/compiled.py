@@ -27,8 +27,8 @@ def load_products() -> Any:
     if load() is None:
         return None
     target = import_module("numba.core.registry").cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-    version = import_module("llvmlite.binding").llvm_version_info[0]
-    if version < 17 or "+avx512bf16" not in target or "+amx-bf16" in target:
+    llvm = import_module("llvmlite.binding").llvm_version_info[0]  # 17 is the first that takes bfloat16 here
+    if llvm < 17 or "+avx512bf16" not in target or "+amx-bf16" in target:
         return None
     return import_module("medmind.train.numba_products")
 
