@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real data folder ({folder} is absent)")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch has no other, as each lane of training has."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

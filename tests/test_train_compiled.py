@@ -4,7 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,10 @@ from medmind.train.norm import differentiate_normal, normalise, scale_rows
 
 numba_passes = pytest.importorskip("medmind.train.numba_passes")
 jit = pytest.importorskip("medmind.train.jit")
+pytestmark = pytest.mark.usefixtures("one_thread")
 TYPES = [torch.float32, torch.bfloat16]
 HEADS = Heads(keys=2, group=3, size=16, scale=0.3)
 LENGTHS = (5, 300, 1, 129)
-
-
-@pytest.fixture(autouse=True)
-def alone() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def drawn(*shape: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:

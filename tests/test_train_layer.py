@@ -1,7 +1,6 @@
 """A layer in one function equals the parts it replaces, in values and gradients, and steps aside for all else."""
 
 from array import array
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -65,16 +64,14 @@ def loss_and_gradients(
 
 
 @pytest.fixture(params=["compiled", "products of torch", "torch"])
-def passes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def passes(request: pytest.FixtureRequest, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> str:
     """With what numba compiles, the passes of it alone, and without."""
     if request.param != "compiled":
         monkeypatch.setattr(compiled, "load_products", lambda: None)
     if request.param == "torch":
         monkeypatch.setattr(compiled, "load", lambda: None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield request.param
-    torch.set_num_threads(before)
+    used: str = request.param
+    return used
 
 
 @pytest.fixture

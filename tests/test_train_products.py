@@ -12,6 +12,7 @@ from medmind.train import compiled
 from medmind.train import multiply as module
 from medmind.train.multiply import add_outer, multiply, multiply_by_rows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SHAPES = [
     *[(1, 1, 1, 2), (3, 13, 48, 30), (2, 100, 300, 1026), (1, 77, 48, 2048), (4, 96, 33, 64), (2, 50, 77, 6000)],
     *[(1, 12, 16, 1534), (1, 7, 64, 1536), (2, 6, 65, 4096), (1, 0, 5, 8)],
@@ -22,14 +23,6 @@ MARK = 7.0
 needs_products = pytest.mark.skipif(
     compiled.load_products() is None, reason="products are compiled for processors with AVX-512 BF16 alone"
 )
-
-
-@pytest.fixture(autouse=True)
-def alone() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=[pytest.param("compiled", marks=needs_products), "torch"])

@@ -25,10 +25,10 @@ def multiply(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor, more: Pair | N
     added = more or ()
     if are_even(a, *added[:1]) and (products := products_for(a, b, out, *added)):
         assert a.shape[-1] - b.shape[-2] in (0, 1) and fit(a, b.mT, out)
-        factors, others = factors_of(a, b), NOTHING
+        factors, others = factors_of(a, b, b.shape[-2]), NOTHING
         if more:
             assert more[0].shape[-1] == more[1].shape[-2] and fit(more[0], more[1].mT, out)
-            others = factors_of(*more)
+            others = factors_of(*more, more[1].shape[-2])
         space = room(products.room_to_multiply(*out.shape[-2:], factors[2], others[2]))
         products.multiply(*extent(out), False, factors, others, place(out), space)
         return out
@@ -41,9 +41,7 @@ def multiply_by_rows(a: torch.Tensor, b: torch.Tensor, out: torch.Tensor) -> tor
     if are_even(a) and (products := products_for(a, b, out)):
         assert a.shape[-1] == b.shape[-1] and fit(a, b, out)
         space = room(products.room_to_multiply(*out.shape[-2:], a.shape[-1], 0))
-        products.multiply(
-            *extent(out), True, (place(a), place(b), a.shape[-1], a.shape[-1]), NOTHING, place(out), space
-        )
+        products.multiply(*extent(out), True, factors_of(a, b, b.shape[-1]), NOTHING, place(out), space)
         return out
     return torch.matmul(a, b.mT, out=out)
 
@@ -75,8 +73,8 @@ def extent(out: torch.Tensor) -> tuple[int, tuple[int, int]]:
     return (1 if out.ndim == 2 else len(out)), (out.shape[-2], out.shape[-1])
 
 
-def factors_of(a: torch.Tensor, b: torch.Tensor) -> Any:
-    return place(a), place(b), a.shape[-1], b.shape[-2]
+def factors_of(a: torch.Tensor, b: torch.Tensor, held: int) -> Any:
+    return place(a), place(b), a.shape[-1], held
 
 
 def place(matrices: torch.Tensor) -> tuple[int, int, int]:
