@@ -160,6 +160,11 @@ def test_they_are_for_one_thread_of_a_cpu_and_known_types() -> None:
     assert passes_for(rows) is None
 
 
+def test_numba_that_was_told_not_to_compile_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    assert compiled.load.__wrapped__() is None
+
+
 def test_where_nothing_can_be_kept_they_are_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
 

@@ -14,8 +14,10 @@ KNOWN = (torch.bfloat16, torch.float32)
 
 @cache
 def load() -> Any:
-    """The module of passes; nothing where numba is not installed, or cannot be loaded."""
+    """The module of passes; nothing where numba is not installed, cannot be loaded, or was told not to compile."""
     try:
+        if import_module("numba").config.DISABLE_JIT:
+            return None
         return import_module("medmind.train.numba_passes")
     except (ImportError, OSError):
         return None
