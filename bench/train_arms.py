@@ -17,6 +17,7 @@ import torch
 import transformers
 from transformers.trainer_callback import CallbackHandler
 
+from medmind.core.heap import share_heap
 from medmind.core.jsonl import read_jsonl
 from medmind.core.rundir import RunDir
 from medmind.models.catalog import find_model
@@ -109,6 +110,7 @@ def train_medmind(folder: Path, said: dict[str, Any]) -> None:
     """The stage itself, as `medmind train` runs it."""
     from medmind.train.engine import train
 
+    share_heap()
     spec = find_model(said["model"])
     config = TrainConfig(
         method=said["method"],

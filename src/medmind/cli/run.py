@@ -4,6 +4,7 @@ import argparse
 import json
 
 from medmind.cli.common import add_recipe_arguments, open_run
+from medmind.core.heap import share_heap
 
 HELP = "every stage of a recipe; skips what is up to date, resumes what was killed"
 
@@ -13,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    share_heap()
     from medmind.recipe.stages import run_stages
     from medmind.report.terminal import show_summary
 

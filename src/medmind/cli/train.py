@@ -4,6 +4,7 @@ import argparse
 import json
 
 from medmind.cli.common import add_recipe_arguments, open_run, run_one_stage
+from medmind.core.heap import share_heap
 
 HELP = "the training stage: full, LoRA or over quantised weights; resumes what was killed"
 SHOWN = 3
@@ -16,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    share_heap()
     return rehearse(args) if args.dry_run else run_one_stage(args, "train")
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from transformers import set_seed
 
 from medmind.core.errors import DataError, GateError, Interrupted
+from medmind.core.heap import keep_blocks
 from medmind.core.jsonl import read_json, write_json
 from medmind.core.log import say
 from medmind.core.rundir import RunDir
@@ -76,7 +78,8 @@ def train(
     )
     if measure and config.report_to:
         measure.report = trainer.log
-    step = go_on(trainer, watcher, measure, resume)
+    with keep_blocks() if lanes else nullcontext():
+        step = go_on(trainer, watcher, measure, resume)
     if shelf.best not in (None, step):
         step = take_best(trainer, shelf)
     if is_first():

@@ -6,6 +6,8 @@ the model is drawn by chance: what one generator gives several threads has no or
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from heapq import heapify, heappop, heappush
+from operator import add
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +17,7 @@ from medmind.train.loss import completion_loss
 
 MOST = 4
 """Lanes; Python itself is one for all."""
-TOKENS = 768
+TOKENS = 1024
 """Of a pass that has more than one document, or not many more: larger ones would take memory and hardly be faster."""
 Batch = dict[str, Any]
 Part = TypeVar("Part")
@@ -112,14 +114,22 @@ def divide(lengths: Sequence[int], lanes: int, documents: int, width: int) -> li
 
 
 def even(places: Sequence[int], weights: Sequence[float], count: int) -> list[list[int]]:
-    """At most so many parts of about the same weight: the heaviest first, to the part with the least."""
-    loads = [0.0] * count
-    parts: list[list[int]] = [[] for _ in range(count)]
-    for place in sorted(places, key=lambda place: -weights[place]):
-        part = loads.index(min(loads))
-        loads[part] += weights[place]
-        parts[part].append(place)
-    return [part for part in parts if part]
+    """At most so many parts of about the same weight, by the largest differencing method.
+
+    Each place begins as a division of its own, one part of which is not empty; the two least even divisions become one,
+    the heavier parts of one with the lighter of the other.
+    """
+
+    def weigh(part: Sequence[int]) -> float:
+        return sum(weights[place] for place in part)
+
+    divisions: list[Any] = [(-weights[place], place, [*[[]] * (count - 1), [place]]) for place in places]
+    heapify(divisions)
+    while len(divisions) > 1:
+        (_, _, one), (_, tie, other) = heappop(divisions), heappop(divisions)
+        parts = sorted(map(add, one, reversed(other)), key=weigh)
+        heappush(divisions, (weigh(parts[0]) - weigh(parts[-1]), tie, parts))
+    return [part for part in divisions[0][2] if part]
 
 
 def count_lanes(config: TrainConfig, processes: int = 1) -> int:

@@ -1,6 +1,6 @@
 """A decoder layer of frozen matrices with adapters as one autograd function: few tensors kept, few passes over them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,8 +84,8 @@ def add_mlp(facts: Facts, rows: torch.Tensor, middle: torch.Tensor) -> tuple[tor
     normal, wide = widening.room(len(rows)), rows.new_empty(len(rows), sum(widening.sizes))
     low_down, result = rows.new_empty(len(rows), sum(narrowing.ranks)), torch.empty_like(rows)
     inverse = normalise(middle, *facts.norms[1], normal, more=rows)
-    pieces = (torch.split(each, PIECE) for each in (normal, wide, low_down, result))
-    for part, gates, small, out in zip(*pieces, strict=True):
+    pieces = in_pieces(normal, wide, low_down, result)
+    for part, gates, small, out in pieces:
         widening.forward(part, gates)
         inner = narrowing.room(len(part))
         activate(gates, inner)
@@ -105,8 +105,8 @@ def differentiate_mlp(
     inverse, low_mlp, wide, low_down = saved
     normal, d_normal = widening.room(len(middle)), torch.empty_like(middle)
     scale_rows(middle, facts.norms[1][0], inverse, normal)
-    pieces = (torch.split(each, PIECE) for each in (d_result, normal, wide, low_mlp, low_down, d_normal))
-    for d_out, part, gates, low, small, d_part in zip(*pieces, strict=True):
+    pieces = in_pieces(d_result, normal, wide, low_mlp, low_down, d_normal)
+    for d_out, part, gates, low, small, d_part in pieces:
         inner, d_gates = narrowing.room(len(part)), torch.empty_like(gates)
         d_inner = gates.new_empty(len(part), narrowing.width)
         d_small = narrowing.backward(d_out, d_inner)
@@ -114,3 +114,10 @@ def differentiate_mlp(
         learnt[1].add(inner, small, d_out, d_small)
         learnt[0].add(part, low, d_gates, widening.backward(d_gates, d_part))
     return differentiate_normal(middle, facts.norms[1][0], inverse, d_normal, more=d_result)
+
+
+def in_pieces(*matrices: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """At most PIECE rows of each at a time, about as many in all: a short one would take longer for its size."""
+    rows = len(matrices[0])
+    size = -(-rows // -(-rows // PIECE))
+    yield from zip(*(torch.split(each, size) for each in matrices), strict=True)

@@ -24,10 +24,12 @@ from medmind.train.registers import (
     transpose,
 )
 
-COLUMNS, DEPTH = 64, 1024
+COLUMNS, DEPTH = 64, 2048
 """Of a panel; it has about so many rows, or up to half as many more where that saves a block."""
 MOST = DEPTH * 3 // 2
-DEEP = 4 * DEPTH
+LOW = 256
+"""Rows of a panel where few rows go by it."""
+DEEP = 2 * DEPTH
 """Rows of more numbers than that are not read once for each panel: all panels see a piece of them before the next."""
 Place = tuple[int, int, int]
 Factors = tuple[Place, Place, int, int]
@@ -125,7 +127,8 @@ def sweep(
         multiply_tile(vectors, valid, x, y, panel, total, again, target, step)
         for j in range(valid if by_edge else 0):
             copy_words(sums + j * 2 * COLUMNS, place + j * width, columns)
-        fetch(ahead, tile, tiles)
+        if tile >= tiles // 2:  # what comes sooner has left the cache again when it is needed
+            fetch(ahead, tile - tiles // 2, tiles - tiles // 2)
 
 
 def room_to_multiply(rows: int, columns: int, depth: int, more: int) -> int:
@@ -188,18 +191,18 @@ def grow(made: Any, scale: Any, out: Any) -> None:
 
 def room_to_add(rows: int) -> int:
     """Float32 that `add_outer` needs besides: a panel, the rows laid out, and the sums of a tile."""
-    return DEPTH // 2 * (COLUMNS + rows + COLUMNS) + SUMS // 4
+    return LOW // 2 * (COLUMNS + rows + COLUMNS) + SUMS // 4
 
 
 @jit
 def add_outer(many: int, shape: Any, a: Place, b: Place, depth: int, scale: Any, out: Any, room: Any) -> None:
     """The first rows of each of `out` (many, rows, columns), in float32, grow by a.T @ b × scale."""
     rows, columns = shape
-    sums, panel = room[: SUMS // 4], room[SUMS // 4 : SUMS // 4 + DEPTH // 2 * COLUMNS]
-    lines, stride = room[SUMS // 4 + DEPTH // 2 * COLUMNS :].ctypes.data, (min(depth, DEPTH) + 31) // 32 * 64
+    sums, panel = room[: SUMS // 4], room[SUMS // 4 : SUMS // 4 + LOW // 2 * COLUMNS]
+    lines, stride = room[SUMS // 4 + LOW // 2 * COLUMNS :].ctypes.data, (min(depth, LOW) + 31) // 32 * 64
     for one in range(many):
-        for k in range(0, depth, DEPTH):
-            deep = min(DEPTH, depth - k)
+        for k in range(0, depth, LOW):
+            deep = min(LOW, depth - k)
             pairs, x, y = (deep + 1) // 2, a[0] + one * a[1] + k * a[2], b[0] + one * b[1] + k * b[2]
             for m in range(0, rows, COLUMNS):
                 lay_columns(x + 2 * m, a[2], deep, min(COLUMNS, rows - m), panel)
