@@ -21,7 +21,7 @@ from medmind.train.batches import IGNORED, Row
 from medmind.train.config import LoraConfig, TrainConfig
 from medmind.train.engine import train
 from medmind.train.held_out import cut, held_out_loss
-from medmind.train.lanes import Lanes, count_lanes, divide, open_lanes
+from medmind.train.lanes import Lanes, count_lanes, divide, even, open_lanes
 from medmind.train.loss import completion_loss
 
 FOUR_EXAMPLES = {"per_device_train_batch_size": 4}
@@ -81,6 +81,12 @@ def test_every_document_is_taken_once_in_passes_that_are_bounded(lengths: tuple[
         assert all(len(one) == 1 or sum(lengths[place] for place in one) <= 1.5 * lanes.TOKENS for one in own)
     loads = [sum(lengths[place] for one in own for place in one) for own in divided]
     assert max(loads) - min(loads) <= max(lengths)
+
+
+def test_work_is_shared_out_more_evenly_than_by_giving_the_heaviest_to_who_has_least() -> None:
+    weights = (8, 7, 6, 5, 4)  # that gives 17 and 13
+    assert sorted(sum(weights[place] for place in part) for part in even(range(5), weights, 2)) == [14, 16]
+    assert even([3], weights, 2) == [[3]]
 
 
 def test_neighbours_begin_at_opposite_ends() -> None:
