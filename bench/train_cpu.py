@@ -2,7 +2,8 @@
 
 `make bench BENCH=train_cpu` measures what $RESULTS (runs/train_cpu.jsonl) lacks, a line an arm, and prints the table of
 docs/performance.md. TRL is looked for in $TRL (runs/trl); how to get it stands in bench/train_arms.py. TRAIN_WORK names
-some of the works, TRAIN_ARMS some of the arms, TRAIN_ROWS (256) and TRAIN_PAIRS (3) make it small.
+some of the works, TRAIN_ARMS some of the arms, TRAIN_ROWS (256) and TRAIN_PAIRS (3) make it small; TRAIN_BATCHES=1 spares
+the search for TRL's fastest batch.
 """
 
 import json
@@ -42,7 +43,8 @@ SAMPLE = 640
 """Rows the data stage is asked for."""
 LIMIT, RANK, BINS = 1024, 16, 4
 """Tokens of a row; rank of the adapter; packed rows of TRL in a step, where ours has as many examples as they hold."""
-BATCHES = (1, 2, 4)
+BATCHES = [int(word) for word in os.environ.get("TRAIN_BATCHES", "1,2,4").split(",")]
+"""Of TRL, the fastest of which is measured."""
 ADAPTERS = {"medmind": "train/adapter", "trl": "trl", "seed": "seed"}
 
 
