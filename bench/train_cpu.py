@@ -2,8 +2,8 @@
 
 `make bench BENCH=train_cpu` measures what $RESULTS (runs/train_cpu.jsonl) lacks, a line an arm, and prints the table of
 docs/performance.md. TRL is looked for in $TRL (runs/trl); how to get it stands in bench/train_arms.py. TRAIN_WORK names
-some of the works, TRAIN_ARMS some of the arms, TRAIN_ROWS (256) and TRAIN_PAIRS (3) make it small; TRAIN_BATCHES=1 spares
-the search for TRL's fastest batch.
+some of the works, TRAIN_ARMS some of the arms, TRAIN_ROWS (256) and TRAIN_PAIRS (3) make it small; TRAIN_BATCHES=1
+spares the search for TRL's fastest batch.
 """
 
 import json
