@@ -31,6 +31,8 @@ LOW = 256
 """Rows of a panel where few rows go by it."""
 DEEP = 2 * DEPTH
 """Rows of more numbers than that are not read once for each panel: all panels see a piece of them before the next."""
+SHARES = 64
+"""So many tiles, the last, bring the next block nearer."""
 Place = tuple[int, int, int]
 Factors = tuple[Place, Place, int, int]
 """Where a and b are, how many columns a has (even; 0 for no product), and how many of them b has.
@@ -52,13 +54,13 @@ def pair_at(first: int, second: int) -> Any:
 @inlined
 def lay_columns(source: int, stride: int, depth: int, columns: int, target: Any) -> None:
     """(depth, columns) → pairs of rows, a panel wide; what is missing to a pair is 0."""
-    room, whole = target.ctypes.data, columns // 16 * 16
-    numbers = target.view(u32)
+    room, numbers, wide = target.ctypes.data, target.view(u32), columns >= 16
     for pair in range(depth // 2):
         first = source + 2 * pair * stride
-        for j in range(0, whole, 16):
+        for start in range(0, columns if wide else 0, 16):
+            j = min(start, columns - 16)  # the last vector may have columns of the one before
             interleave(first + 2 * j, first + stride + 2 * j, room + pair * PANEL + 4 * j)
-        for j in range(whole, columns):
+        for j in range(0 if wide else columns):
             numbers[pair * COLUMNS + j] = pair_at(first + 2 * j, first + stride + 2 * j)
     if depth % 2:
         for j in range(columns):
@@ -68,14 +70,15 @@ def lay_columns(source: int, stride: int, depth: int, columns: int, target: Any)
 @inlined
 def lay_rows(source: int, stride: int, depth: int, columns: int, target: Any) -> None:
     """(columns, depth), of which the depth is even → the same."""
-    room, pairs = target.ctypes.data, depth // 2
-    whole, even = columns // 16 * 16, pairs // 16 * 16
-    numbers = target.view(u32)
-    for pair in range(0, even, 16):
-        for j in range(0, whole, 16):
+    room, numbers, pairs = target.ctypes.data, target.view(u32), depth // 2
+    large = min(columns, pairs) >= 16
+    for begin in range(0, pairs if large else 0, 16):
+        pair = min(begin, pairs - 16)  # as above
+        for start in range(0, columns, 16):
+            j = min(start, columns - 16)
             transpose(source + j * stride + 4 * pair, stride, room + pair * PANEL + 4 * j, PANEL)
-    for j in range(columns):
-        for pair in range(even if j < whole else 0, pairs):
+    for j in range(0 if large else columns):
+        for pair in range(pairs):
             place = source + j * stride + 4 * pair
             numbers[pair * COLUMNS + j] = pair_at(place, place + 2)
 
@@ -97,6 +100,15 @@ def fetch(block: Block, part: int, parts: int) -> None:
 
 
 @inlined
+def lines_of(block: Block, by_rows: bool, part: int) -> tuple[int, int]:
+    """The lines of one of SHARES parts of a block."""
+    source, stride, rows, _ = block
+    if by_rows:
+        return source + min(part, rows - 1) * stride, 128
+    return source + rows * part // SHARES * stride, stride
+
+
+@inlined
 def sweep(
     rows: int,
     a: Source,
@@ -108,6 +120,7 @@ def sweep(
     out: int,
     width: int,
     ahead: Block,
+    by_rows: bool,
 ) -> None:
     """All rows by a panel: their sums kept, or narrow in `out`. Meanwhile the next block comes nearer.
 
@@ -115,6 +128,7 @@ def sweep(
     """
     vectors = (columns + 15) // 16
     height, tiles, by_edge = HEIGHTS[vectors], tiles_of(rows, vectors), out and columns % 16
+    missing = max(0, SHARES - tiles)
     for tile in range(tiles):
         i = tile * height
         valid, total, place = min(height, rows - i), sums + tile * SUMS, out + i * width if out else 0
@@ -124,11 +138,13 @@ def sweep(
             bring_near(a[0] + (i + height + j) * a[1])
         x, y = (a[0] + i * a[1], a[1], a[2]), (more[0] + i * more[1], more[1], more[2])
         target, step = (sums, 2 * COLUMNS) if by_edge else (place, width)
-        multiply_tile(vectors, valid, x, y, panel, total, again, target, step)
+        part = tile - tiles + SHARES  # what comes sooner has left the cache again when it is needed
+        lines = lines_of(ahead, by_rows, part) if part >= 0 else (x[0], 0)
+        for other in range(missing * tile // tiles, missing * (tile + 1) // tiles):
+            fetch(ahead, other, SHARES)
+        multiply_tile(vectors, valid, x, y, panel, total, again, target, step, lines)
         for j in range(valid if by_edge else 0):
             copy_words(sums + j * 2 * COLUMNS, place + j * width, columns)
-        if tile >= tiles // 2:  # what comes sooner has left the cache again when it is needed
-            fetch(ahead, tile - tiles // 2, tiles - tiles // 2)
 
 
 def room_to_multiply(rows: int, columns: int, depth: int, more: int) -> int:
@@ -177,7 +193,7 @@ def multiply(many: int, shape: Any, by_rows: bool, factors: Factors, more: Facto
                     b, stride = more[1][0] + one * more[1][1] + 2 * n * COLUMNS, more[1][2]
                     lay_columns(b, stride, more[3], wide, panel[x[2] * COLUMNS :])
             sums = kept + (n * tiles_of(rows, 4) * SUMS if deep else 0)
-            sweep(rows, x, added, panel.ctypes.data, sums, int(block > 0), wide, place, out[2], ahead)
+            sweep(rows, x, added, panel.ctypes.data, sums, int(block > 0), wide, place, out[2], ahead, by_rows)
 
 
 @inlined
@@ -219,7 +235,8 @@ def add_outer(many: int, shape: Any, a: Place, b: Place, depth: int, scale: Any,
                 for tile in range(tiles):
                     i = tile * height
                     valid, line = min(height, rows - i), (lines + i * stride, stride, pairs)
-                    multiply_tile(vectors, valid, line, (0, 0, 0), panel.ctypes.data, sums.ctypes.data, 0, 0, 0)
+                    near = (line[0], 0)
+                    multiply_tile(vectors, valid, line, (0, 0, 0), panel.ctypes.data, sums.ctypes.data, 0, 0, 0, near)
                     fetch(ahead, tile, tiles)
                     for r in range(valid):
                         grow(sums[r * vectors * 16 :], scale, out[one, i + r, n : n + wide])

@@ -10,6 +10,8 @@ import torch
 
 from medmind.train.multiply import add_outer, multiply, multiply_by_rows
 
+LINE = 32
+"""Numbers of two bytes; each row of a matrix begins with a line of the cache."""
 Pair = tuple[torch.Tensor, torch.Tensor]
 """A and B of an adapter, in float32."""
 
@@ -21,7 +23,8 @@ class Products:
         weights = [module.weight.detach() for module in modules]
         self.modules, self.ranks = tuple(modules), list(ranks)
         self.sizes, self.width = [len(weight) for weight in weights], weights[0].shape[1]
-        self.matrix = weights[0].new_zeros(sum(self.sizes), self.width + sum(ranks))
+        wide = self.width + sum(ranks)
+        self.matrix = weights[0].new_zeros(sum(self.sizes), -(-wide // LINE) * LINE)[:, :wide]
         self.a = weights[0].new_empty(sum(ranks), self.width)
         bands = torch.split(self.matrix, self.sizes)
         self.weights = [band[:, : self.width] for band in bands]

@@ -88,18 +88,21 @@ def add_floats(builder: Any, made: Any, scale: Any, out: Any) -> None:
     builder.store(builder.fadd(builder.load(place, align=4), more), place, align=4)
 
 
-def fetching(cache: int) -> Any:
-    @written(types.intp)
-    def fetch(builder: Any, address: Any) -> None:
-        kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), *[I32] * 3])
-        prefetch = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
-        builder.call(prefetch, [at(builder, address, I8), I32(0), I32(cache), I32(1)])
-
-    return fetch
+def fetch_line(builder: Any, address: Any, cache: int = 2) -> None:
+    """It comes to the caches, the nearest but for one, or all (3)."""
+    kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), *[I32] * 3])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
+    builder.call(prefetch, [at(builder, address, I8), I32(0), I32(cache), I32(1)])
 
 
-bring, bring_near = fetching(2), fetching(3)
-"""A line comes to the caches, the nearest but for one or the nearest."""
+@written(types.intp)
+def bring(builder: Any, address: Any) -> None:
+    fetch_line(builder, address)
+
+
+@written(types.intp)
+def bring_near(builder: Any, address: Any) -> None:
+    fetch_line(builder, address, cache=3)
 
 
 @written(types.intp, types.intp, types.intp)
@@ -107,7 +110,7 @@ def interleave(builder: Any, first: Any, second: Any, target: Any) -> None:
     """16 numbers of each of two rows become 16 pairs."""
     rows = [builder.load(at(builder, address, I16X16), align=2) for address in (first, second)]
     pairs = builder.shuffle_vector(*rows, order(place for j in range(16) for place in (j, 16 + j)))
-    builder.store(pairs, at(builder, target, I16X32), align=64)
+    builder.store(pairs, at(builder, target, I16X32), align=4)
 
 
 @written(types.intp, types.intp, types.intp, types.intp)
@@ -123,14 +126,17 @@ def transpose(builder: Any, source: Any, stride: Any, target: Any, width: Any) -
                 pair = rows[i], rows[i | step]
                 rows[i], rows[i | step] = (builder.shuffle_vector(*pair, which) for which in (low, high))
     for i, row in enumerate(rows):
-        builder.store(row, at(builder, builder.add(target, builder.mul(I64(i), width)), I32X16), align=64)
+        builder.store(row, at(builder, builder.add(target, builder.mul(I64(i), width)), I32X16), align=4)
 
 
-SOURCE = types.UniTuple(types.intp, 3)  # type: ignore[no-untyped-call]
-"""The address of a row, bytes to the next, and how many pairs of its columns are multiplied."""
+SOURCE, LINES = (types.UniTuple(types.intp, count) for count in (3, 2))  # type: ignore[no-untyped-call]
+"""The address of a row, bytes to the next, and how many pairs of its columns are multiplied.
+
+And the address of two lines of the cache, and bytes to the next two.
+"""
 
 
-@written(types.intp, types.intp, SOURCE, SOURCE, *[types.intp] * 5)
+@written(types.intp, types.intp, SOURCE, SOURCE, *[types.intp] * 5, LINES)
 def multiply_tile(
     builder: Any,
     vectors: Any,
@@ -142,14 +148,16 @@ def multiply_tile(
     again: Any,
     out: Any,
     stride: Any,
+    ahead: Any,
 ) -> None:
     """`valid` rows, and `more` columns of them, by a panel of so many vectors.
 
-    It goes on from the sums where that is `again`, and ends there, or narrow in `out` if that is not 0.
+    It goes on from the sums where that is `again`, and ends there, or narrow in `out` if that is not 0. With every
+    line of a row that is read one of those `ahead` comes nearer: many at once would keep the panel waiting.
     """
     for count in (1, 2, 3, 4):
         with builder.if_then(builder.icmp_signed("==", vectors, I64(count))):
-            Tile(builder, count, HEIGHTS[count], valid).write(rows, more, panel, sums, again, out, stride)
+            Tile(builder, count, HEIGHTS[count], valid).write(rows, more, panel, sums, again, out, stride, ahead)
 
 
 class Tile:
@@ -159,12 +167,12 @@ class Tile:
         self.builder, self.count, self.height = builder, count, height
         self.valid, self.last = valid, builder.sub(valid, I64(1))
 
-    def write(self, rows: Any, more: Any, panel: Any, sums: Any, again: Any, out: Any, stride: Any) -> None:
+    def write(self, rows: Any, more: Any, panel: Any, sums: Any, again: Any, out: Any, stride: Any, ahead: Any) -> None:
         builder = self.builder
         totals = self.begin(sums, again)
         for source in (rows, more):
             address, apart, pairs = (builder.extract_value(source, i) for i in range(3))
-            totals = self.add(address, apart, pairs, panel, totals)
+            totals = self.add(address, apart, pairs, panel, totals, ahead)
             panel = builder.add(panel, builder.mul(pairs, I64(PANEL)))
         with builder.if_else(builder.icmp_signed("==", out, I64(0))) as (wide, narrow):
             with wide:
@@ -193,21 +201,38 @@ class Tile:
             phi.add_incoming(value, block)
         return phi
 
-    def add(self, address: Any, stride: Any, pairs: Any, panel: Any, totals: list[Any]) -> list[Any]:
+    def add(self, address: Any, stride: Any, pairs: Any, panel: Any, totals: list[Any], ahead: Any) -> list[Any]:
         """To the totals: every pair of columns of the rows times the panel's pairs."""
         builder = self.builder
         lines = [at(builder, self.row(i, address, stride), I32) for i in range(self.height)]
-        before, loop, end = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("end")
-        builder.cbranch(builder.icmp_signed(">", pairs, I64(0)), loop, end)
+        coming, apart = (builder.extract_value(ahead, i) for i in range(2))
+
+        def add_pair(pair: Any, sums: Sequence[Any]) -> list[Any]:
+            return self.add_pair([builder.gep(line, [pair]) for line in lines], pair, panel, sums)
+
+        def add_line(line: Any, sums: Sequence[Any]) -> list[Any]:
+            two, second = builder.lshr(line, I64(1)), builder.shl(builder.and_(line, I64(1)), I64(6))
+            fetch_line(builder, builder.add(builder.add(coming, builder.mul(two, apart)), second))
+            start, end = (builder.shl(each, I64(4)) for each in (line, builder.add(line, I64(1))))
+            there = builder.select(builder.icmp_signed("<", end, pairs), end, pairs)
+            return self.loop(start, there, add_pair, sums)
+
+        return self.loop(I64(0), builder.lshr(builder.add(pairs, I64(15)), I64(4)), add_line, totals)
+
+    def loop(self, start: Any, end: Any, step: Callable[[Any, list[Any]], list[Any]], totals: list[Any]) -> list[Any]:
+        """What becomes of the totals by a step for each number."""
+        builder = self.builder
+        before, loop, after = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("end")
+        builder.cbranch(builder.icmp_signed("<", start, end), loop, after)
         builder.position_at_end(loop)
-        pair, *sums = (self.either((start, before)) for start in (I64(0), *totals))
-        found = self.add_pair([builder.gep(line, [pair]) for line in lines], pair, panel, sums)
-        following = builder.add(pair, I64(1))
-        for phi, value in zip((pair, *sums), (following, *found), strict=True):
-            phi.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, pairs), loop, end)
-        builder.position_at_end(end)
-        return [self.either((start, before), (total, loop)) for start, total in zip(totals, found, strict=True)]
+        number, *sums = (self.either((value, before)) for value in (start, *totals))
+        found, following = step(number, sums), builder.add(number, I64(1))
+        last = builder.block
+        for phi, value in zip((number, *sums), (following, *found), strict=True):
+            phi.add_incoming(value, last)
+        builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
+        builder.position_at_end(after)
+        return [self.either((value, before), (total, last)) for value, total in zip(totals, found, strict=True)]
 
     def add_pair(self, lines: Sequence[Any], pair: Any, panel: Any, totals: Sequence[Any]) -> list[Any]:
         builder, kind = self.builder, ir.FunctionType(F32X16, [F32X16, BF16X32, BF16X32])
