@@ -10,6 +10,7 @@ import sys
 import time
 from array import array
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from medmind.models.load import DTYPES, load_base, silence
 from medmind.models.tokenizer import open_tokenizer
 from medmind.models.weights import find_weights
 from medmind.prompts.families import open_renderer
+from medmind.train import lanes
 from medmind.train.batches import IGNORED, Row
 from medmind.train.config import LoraConfig, TrainConfig
 from medmind.train.held_out import held_out_loss
@@ -51,6 +53,8 @@ class Step:
     supervised: int
     pairs: int
     """Of positions that attend to each other, where the documents of a packed row are known."""
+    spared: int = 0
+    """Tokens that are there but once although several documents begin with them."""
     wall: float = 0.0
     cpu: float = 0.0
     """Both at its end."""
@@ -79,6 +83,17 @@ class Clock:
             self.steps[-1].wall, self.steps[-1].cpu = time.perf_counter(), time.process_time()
             return end(handler, *args, **settings)
 
+        share = lanes.share
+
+        def shared(*given: Any) -> Any:
+            passes = share(*given)
+            for one in chain(*passes):
+                others, begun = len(one["segments"]) - 1, one.get("shared", 0)
+                self.steps[-1].spared += others * begun
+                self.steps[-1].pairs -= others * begun * (begun + 1) // 2
+            return passes
+
+        lanes.share = shared
         kinds: tuple[Any, ...] = (transformers.Trainer, PackedTrainer)
         for kind in kinds:
             kind.get_batch_samples = watch(kind.get_batch_samples)
@@ -95,6 +110,7 @@ class Clock:
             "tokens": sum(step.tokens for step in rest),
             "supervised": sum(step.supervised for step in rest),
             "pairs": sum(step.pairs for step in rest),
+            "spared": sum(step.spared for step in rest),
             "memory_gb": memory_gb() if not torch.cuda.is_available() else torch.cuda.max_memory_allocated() / 1e9,
         }
 

@@ -121,7 +121,8 @@ def flop(spec: ModelSpec, found: dict[str, Any]) -> float:
     adapters = RANK * sum(inputs + outputs for inputs, outputs in sizes.values())
     by_token = layers * (4 * blocks + 6 * adapters) - 2 * entering
     head = 4 * shape.vocab_size * shape.hidden_size
-    return float(found["tokens"] * by_token + found["supervised"] * head + 12 * layers * width * found["pairs"])
+    tokens = found["tokens"] - found.get("spared", 0)
+    return float(tokens * by_token + found["supervised"] * head + 12 * layers * width * found["pairs"])
 
 
 def speed(found: dict[str, Any]) -> float:

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, silu
 from medmind.train import compiled
 from medmind.train.compiled import bits, number, passes_for
 from medmind.train.gates import activate, differentiate_activation
-from medmind.train.heads import Heads, Turns, attend_heads, differentiate_heads
+from medmind.train.heads import Documents, Heads, Turns, attend_heads, differentiate_heads
 from medmind.train.norm import differentiate_normal, normalise, scale_rows
 
 numba_passes = pytest.importorskip("medmind.train.numba_passes")
@@ -89,15 +89,47 @@ def test_attention(dtype: torch.dtype, kept: int, monkeypatch: pytest.MonkeyPatc
 
     def work() -> list[torch.Tensor]:
         states, out = drawn(tokens, sum(HEADS.sizes), dtype=dtype), torch.zeros(tokens, width + 4, dtype=dtype)
-        saved = attend_heads(HEADS, states, turns, LENGTHS, out)
+        saved = attend_heads(HEADS, states, turns, Documents(LENGTHS), out)
         d_out = drawn(tokens, width + 4, dtype=dtype, seed=1)
-        return [out, differentiate_heads(HEADS, saved, turns, LENGTHS, d_out)]
+        return [out, differentiate_heads(HEADS, saved, turns, Documents(LENGTHS), d_out)]
 
     fast, slow = both(work, monkeypatch)
     (out, d_states), (slow_out, slow_d_states) = fast, slow
     torch.testing.assert_close(out, slow_out, rtol=2e-2, atol=2e-2 if dtype == torch.bfloat16 else 1e-5)
     far = (d_states.float() - slow_d_states.float()).norm() / slow_d_states.float().norm()
     assert far < (1e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
+@pytest.mark.parametrize("kept", [1024, 100])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_attention_of_documents_that_begin_alike(
+    dtype: torch.dtype, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first brings for all is as if each had brought it, and is given the gradients of all."""
+    monkeypatch.setattr("medmind.train.heads.KEPT", kept)
+    shared, lengths = 5, (9, 300, 6, 129)
+    places = torch.cat([torch.arange(length) for length in lengths])
+    own = (places >= shared) | (torch.arange(sum(lengths)) < lengths[0])
+    angles = places[:, None] * torch.logspace(0, -2, 8).repeat(2)
+    turns = Turns(angles.cos().to(dtype), angles.sin().to(dtype))
+    states, d_out = (drawn(len(places), width, dtype=dtype) for width in (sum(HEADS.sizes), HEADS.sizes[0]))
+    states[~own] = states[places[~own]]
+    d_out[~own] = 0  # nothing is learnt there
+    whole, d_whole = attended(states, turns, Documents(lengths), d_out)
+    laid = Documents([lengths[0], *(length - shared for length in lengths[1:])], shared)
+    out, d_states = attended(states[own], Turns(turns.cos[own], turns.sin[own]), laid, d_out[own])
+    d_expected = d_whole.float()[own].index_add(0, places[~own], d_whole.float()[~own])
+    near = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    for one, other in ((out, whole[own]), (d_states, d_expected)):
+        assert (one.float() - other.float()).norm() < near * other.float().norm()
+    assert (d_expected[:shared] - d_whole.float()[:shared]).norm() > 0.1 * d_expected[:shared].norm()
+
+
+def attended(states: torch.Tensor, turns: Turns, documents: Documents, d_out: torch.Tensor) -> list[torch.Tensor]:
+    """What attention gives, and the gradient of the states."""
+    out = torch.zeros(len(states), HEADS.sizes[0], dtype=states.dtype)
+    saved = attend_heads(HEADS, states, turns, documents, out)
+    return [out, differentiate_heads(HEADS, saved, turns, documents, d_out)]
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -220,8 +252,8 @@ passes.scale(rows, weight, inverse, more)
 passes.differentiate_norm(rows, weight, inverse, out, d_out, d_out)
 passes.activate(gates, active)
 passes.differentiate_activation(gates, d_active, active, d_gates)
-passes.take_heads(states, 0, cos, sin, query, key, value)
-passes.give_heads(query, key, value, 0, cos, sin, states)
+passes.take_heads(states, 0, 0, cos, sin, query, key, value)
+passes.give_heads(query, key, value, 0, 0, cos, sin, states)
 passes.take_rows(heads, 0, 3, turned)
 passes.give_rows(query, 0, 3, heads)
 passes.softmax(scores, 0, 3, number(0.3))

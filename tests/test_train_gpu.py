@@ -63,7 +63,7 @@ def test_compiled_layers_learn_the_same_and_are_not_compiled_anew_for_every_leng
 ) -> None:
     counter = CompileCounter()
     plain, compiled = (adapted("llama", fused, torch.float32) for fused in (False, True))
-    monkeypatch.setattr(fused_module, "lengths_of", lambda *inputs, **settings: [])  # not a CPU
+    monkeypatch.setattr(fused_module, "documents_of", lambda *inputs, **settings: None)  # not a CPU
     attention.register(compiled=True)
     compile_layers(compiled.base_model.model, backend=counter)
     made = []

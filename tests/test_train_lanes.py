@@ -16,8 +16,8 @@ from transformers import LlamaConfig
 from medmind.core.jsonl import read_jsonl
 from medmind.core.rundir import RunDir
 from medmind.models.catalog import NANO, find_model
-from medmind.train import lanes
-from medmind.train.batches import IGNORED, Row
+from medmind.train import compiled, lanes
+from medmind.train.batches import IGNORED, Row, pack
 from medmind.train.config import LoraConfig, TrainConfig
 from medmind.train.engine import train
 from medmind.train.held_out import cut, held_out_loss
@@ -53,6 +53,64 @@ def test_lanes_equal_one_pass(threads: Any, count: int, documents: int, monkeypa
     for name in slow:
         torch.testing.assert_close(fast[name], slow[name], rtol=1e-4, atol=1e-4)
     assert torch.get_num_threads() == count
+
+
+def batch_that_begins_alike(begun: int = 6, lengths: tuple[int, ...] = (9, 140, 8, 7, 31, 150)) -> dict[str, Any]:
+    """As documents with one system prompt do."""
+    generator = torch.Generator().manual_seed(4)
+    beginning, *rest = (torch.randint(3, 8192, (length,), generator=generator).tolist() for length in (begun, *lengths))
+    rows = []
+    for own in rest:
+        ids = [*beginning, *own[begun:]]
+        rows.append(Row("test", array("i", ids), array("i", [*[IGNORED] * begun, *ids[begun + 1 :], IGNORED]), 1))
+    return pack(rows)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+@pytest.mark.parametrize("how", ["compiled", "no probabilities kept", "torch", "windowed", "twin"])
+def test_what_documents_begin_with_is_computed_once_a_pass(
+    threads: Any, family: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads(2)
+    if how == "torch":
+        monkeypatch.setattr(compiled, "load", lambda: None)
+    if how == "no probabilities kept":
+        monkeypatch.setattr("medmind.train.heads.KEPT", 8)
+    model = adapted(family, how != "twin", torch.float32)
+    model.config.sliding_window = 20 if how == "windowed" else None
+    batch = batch_that_begins_alike()
+    slow = learn(model, completion_loss(model, batch))
+    seen: list[Any] = []
+
+    def watched(model: Any, one: Any) -> torch.Tensor:
+        seen.append(one)
+        return completion_loss(model, one)
+
+    monkeypatch.setattr(lanes, "completion_loss", watched)
+    fast = learn(model, Lanes(2, 3).loss(model, batch) * 1)
+    assert [(len(one["segments"]), one["shared"]) for one in seen] == [(3, 6), (3, 6)]
+    assert sum(one["input_ids"].numel() for one in seen) == batch["input_ids"].numel() - 4 * 6
+    assert slow.keys() == fast.keys() and len(slow) == 1 + 2 * 14
+    for name in slow:
+        torch.testing.assert_close(fast[name], slow[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ids", "learnt_from", "shared"),
+    [
+        (([1, 2, 3, 4], [1, 2, 5]), 2, 2),
+        (([1, 2, 3, 4], [1, 2, 5]), 1, 1),  # what is learnt is not shared
+        (([1, 2, 3], [1, 2, 3]), 3, 2),  # some of each is left
+        (([1, 2, 3], [2, 2, 3]), 3, 0),
+        (([1, 2, 3], [1]), 3, 0),
+        (([1, 2, 3],), 3, 0),
+    ],
+)
+def test_what_documents_share_is_neither_learnt_nor_all_of_one(
+    ids: tuple[list[int], ...], learnt_from: int, shared: int
+) -> None:
+    labels = [torch.tensor([IGNORED if place < learnt_from else 7 for place in range(len(one))]) for one in ids]
+    assert lanes.count_shared([torch.tensor(one) for one in ids], labels) == shared
 
 
 def test_what_lanes_find_is_the_same_to_the_bit_each_time(threads: Any) -> None:

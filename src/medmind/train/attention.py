@@ -45,9 +45,13 @@ def packed_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     segments: torch.Tensor | None = None,
+    shared: int = 0,
     **settings: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query (1, heads, tokens, size) → (1, tokens, heads, size); no token sees another document."""
+    """query (1, heads, tokens, size) → (1, tokens, heads, size); no token sees another document.
+
+    But for the tokens that all `shared`, which only the first document brings.
+    """
     is_packed = attention_mask is not None and attention_mask.numel() == 0
     lengths = [] if segments is None else segments.tolist()
     whole = query.shape[2] == key.shape[2] == sum(lengths)
@@ -58,6 +62,8 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
         )
     windowed = sliding_window is not None and max(lengths) > sliding_window
+    if shared:
+        return after_beginning(query, key, value, lengths, shared, dropout, scaling, sliding_window), None
     if query.device.type == "cpu" and not dropout and not windowed:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return causal_attention(query, key, value, lengths, scale), None
@@ -73,6 +79,32 @@ def packed_attention(
         )
         parts.append(part.transpose(1, 2))
     return torch.cat(parts, dim=1), None
+
+
+def after_beginning(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: list[int],
+    shared: int,
+    dropout: float,
+    scale: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """The slow twin of what heads.py does: documents that go on from the beginning of the first."""
+    grouped = query.shape[1] != key.shape[1]
+    parts = []
+    for i, (q, k, v) in enumerate(zip(*(torch.split(each, lengths, 2) for each in (query, key, value)), strict=True)):
+        before = [each[:, :, : shared if i else 0] for each in (key, value)]
+        whole, values = (torch.cat(pair, 2) for pair in zip(before, (k, v), strict=True))
+        distance = torch.arange(q.shape[2], device=q.device)[:, None] - torch.arange(whole.shape[2], device=q.device)
+        distance += whole.shape[2] - q.shape[2]
+        mask = (distance >= 0) & (distance < (window or whole.shape[2]))
+        part = scaled_dot_product_attention(
+            q, whole, values, attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=grouped
+        )
+        parts.append(part.transpose(1, 2))
+    return torch.cat(parts, 1)
 
 
 def by_varlen(

@@ -10,7 +10,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 from transformers.models.mistral.modeling_mistral import MistralDecoderLayer, MistralRMSNorm
 
-from medmind.train.heads import Heads
+from medmind.train.compiled import passes_for
+from medmind.train.heads import Documents, Heads
 from medmind.train.layer import CUTS, Facts, Layer
 from medmind.train.norm import Normalise
 from medmind.train.precision import product_dtype
@@ -83,8 +84,8 @@ class FastLayer:
     """Before the class of a decoder layer."""
 
     def forward(self: Any, hidden_states: torch.Tensor, attention_mask: Any = None, **settings: Any) -> torch.Tensor:
-        lengths = lengths_of(hidden_states, attention_mask, **settings)
-        known = facts_of(self, hidden_states, max(lengths, default=0)) if lengths else None
+        documents = documents_of(hidden_states, attention_mask, **settings)
+        known = facts_of(self, hidden_states, documents) if documents else None
         if known is None:
             twin: Any = super()
             slow: torch.Tensor = twin.forward(hidden_states, attention_mask=attention_mask, **settings)
@@ -93,32 +94,35 @@ class FastLayer:
         function: Any = Layer
         with torch.autocast("cpu", enabled=False):
             result: torch.Tensor = function.apply(
-                hidden_states, *settings["position_embeddings"], facts, lengths, *adapters
+                hidden_states, *settings["position_embeddings"], facts, documents, *adapters
             )
         return result
 
 
-def lengths_of(
+def documents_of(
     hidden: torch.Tensor,
     mask: torch.Tensor | None,
     segments: torch.Tensor | None = None,
+    shared: int = 0,
     past_key_values: Any = None,
     **settings: Any,
-) -> list[int]:
-    """Of the packed documents; none where this is not a packed row on a CPU."""
+) -> Documents | None:
+    """Those packed; None where this is not a packed row on a CPU."""
     if segments is None or past_key_values is not None or hidden.device.type != "cpu" or len(hidden) != 1:
-        return []
+        return None
     lengths: list[int] = segments.tolist()
     packed = mask is None if len(lengths) == 1 else mask is not None and mask.numel() == 0
-    return lengths if packed and sum(lengths) == hidden.shape[1] else []
+    return Documents(lengths, shared) if packed and sum(lengths) == hidden.shape[1] else None
 
 
-def facts_of(layer: Any, hidden: torch.Tensor, longest: int) -> tuple[Facts, list[torch.Tensor | None]] | None:
+def facts_of(layer: Any, hidden: torch.Tensor, documents: Documents) -> tuple[Facts, list[torch.Tensor | None]] | None:
     """What the function needs to know of a layer, and its adapters; None where there is more to it."""
     attention, groups = layer.self_attn, getattr(layer, "products", None)
     config = attention.config
-    window = getattr(config, "sliding_window", None) or longest
-    if groups is None or window < longest or (layer.training and attention.attention_dropout):
+    window = getattr(config, "sliding_window", None) or documents.longest
+    if documents.shared and not passes_for(hidden):
+        return None
+    if groups is None or window < documents.longest or (layer.training and attention.attention_dropout):
         return None
     if product_dtype(hidden) != hidden.dtype or any(is_watched(module) for module in layer.modules()):
         return None

@@ -5,7 +5,7 @@ Compiled, each document is taken to its heads and turned in one pass; else by pa
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 import torch
@@ -13,6 +13,9 @@ import torch
 from medmind.train.blockwise import BLOCK, KEPT, attend, differentiate_attention
 from medmind.train.compiled import bits, number, passes_for
 from medmind.train.multiply import add_outer, multiply, multiply_by_rows
+
+Place = tuple[int, int, int]
+"""Where a document begins, how many tokens of it there are, and with how many of the first's it begins besides."""
 
 
 @dataclass(frozen=True)
@@ -38,56 +41,81 @@ class Turns:
     sin: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Documents:
+    """How many tokens of each there are; all but the first go on from so many of its own, which they begin with too."""
+
+    lengths: Sequence[int]
+    shared: int = 0
+
+    @property
+    def longest(self) -> int:
+        return max(self.lengths[0], *(self.shared + length for length in self.lengths[1:]), 0)
+
+    def places(self) -> Iterator[Place]:
+        for first, length in zip(accumulate(self.lengths, initial=0), self.lengths, strict=False):
+            yield first, length, self.shared if first else 0
+
+
 def attend_heads(
-    heads: Heads, states: torch.Tensor, turns: Turns, lengths: Sequence[int], out: torch.Tensor
+    heads: Heads, states: torch.Tensor, turns: Turns, documents: Documents, out: torch.Tensor
 ) -> list[torch.Tensor]:
     """states (tokens, q, k, v) → the first columns of `out`; returns what the gradient will need."""
     if passes := passes_for(states):
-        firsts = accumulate(lengths, initial=0)
-        made = (
-            attend_document(passes, heads, states, turns, first, length, out)
-            for first, length in zip(firsts, lengths, strict=False)
-        )
-        return [tensor for kept in made for tensor in kept]
+        kept: list[torch.Tensor] = []
+        for place in documents.places():
+            kept += attend_document(passes, heads, states, turns, place, kept[1:3], out)
+        return kept
+    assert not documents.shared
     query, key, value = by_head(states, heads)
     turned = (rotate(part, turns) for part in (query, key))
     q, k, v = (part.transpose(0, 1)[None] for part in (*turned, value))
-    attended, kept = attend(q, k, v, lengths, heads.scale, states.dtype)
+    attended, kept = attend(q, k, v, documents.lengths, heads.scale, states.dtype)
     out[:, : heads.sizes[0]].copy_(attended.view(len(states), -1))
     return kept
 
 
 def differentiate_heads(
-    heads: Heads, kept: Sequence[torch.Tensor], turns: Turns, lengths: Sequence[int], d_out: torch.Tensor
+    heads: Heads, kept: Sequence[torch.Tensor], turns: Turns, documents: Documents, d_out: torch.Tensor
 ) -> torch.Tensor:
     """d_out, whose first columns are those of the heads → the gradient of the states."""
     d_states = d_out.new_empty(len(d_out), sum(heads.sizes))
     if passes := passes_for(d_out):
-        saved = iter(kept)
-        for first, length in zip(accumulate(lengths, initial=0), lengths, strict=False):
-            differentiate_document(passes, heads, saved, turns, first, length, d_out, d_states)
+        of_first = [torch.zeros(heads.keys, documents.lengths[0], heads.size) for _ in range(2)]
+        each = zip(documents.places(), by_document(kept, documents), strict=True)
+        for place, saved in reversed(list(each)):  # what the others give the first comes before its own
+            differentiate_document(passes, heads, saved, turns, place, of_first, d_out, d_states)
         return d_states
     parts = by_head(d_states, heads)
     gradients = [part.transpose(0, 1)[None] for part in parts]
     d_attended = torch.unflatten(d_out[:, : heads.sizes[0]], 1, (-1, heads.size))[None]
-    differentiate_attention(kept, lengths, heads.scale, d_attended, gradients)
+    differentiate_attention(kept, documents.lengths, heads.scale, d_attended, gradients)
     for part in parts[:2]:
         part.copy_(rotate(part, turns, back=True))
     return d_states
 
 
 def attend_document(
-    passes: Any, heads: Heads, states: torch.Tensor, turns: Turns, first: int, length: int, out: torch.Tensor
+    passes: Any,
+    heads: Heads,
+    states: torch.Tensor,
+    turns: Turns,
+    place: Place,
+    of_first: Sequence[torch.Tensor],
+    out: torch.Tensor,
 ) -> list[torch.Tensor]:
+    """`of_first`: the keys and values of the first document, where this is another."""
+    first, length, shared = place
     query = states.new_empty(heads.keys, length * heads.group, heads.size)
-    key, value = (states.new_empty(heads.keys, length, heads.size) for _ in range(2))
+    key, value = (states.new_empty(heads.keys, shared + length, heads.size) for _ in range(2))
+    for whole, beginning in zip((key, value), of_first, strict=False):
+        whole[:, :shared].copy_(beginning[:, :shared])
     cos, sin = bits(turns.cos), bits(turns.sin)
-    passes.take_heads(bits(states), first, cos, sin, bits(query), bits(key), bits(value))
+    passes.take_heads(bits(states), first, shared, cos, sin, bits(query), bits(key), bits(value))
     rows, kept = torch.empty_like(query), [query, key, value]
-    for start, end, probabilities in weigh(passes, heads, query, key):
-        part = slice(start * heads.group, end * heads.group)
-        multiply(probabilities, value[:, :end], rows[:, part])
-        if length <= KEPT:
+    for part, seen, probabilities in weigh(passes, heads, query, key):
+        multiply(probabilities, value[:, :seen], rows[:, part])
+        if shared + length <= KEPT:
             kept.append(probabilities)
     passes.give_rows(bits(rows), first, heads.group, bits(out))
     return kept
@@ -95,51 +123,64 @@ def attend_document(
 
 def weigh(
     passes: Any, heads: Heads, query: torch.Tensor, key: torch.Tensor, backwards: bool = False
-) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """(start, end, probabilities) of each block of positions, over the keys up to its end.
+) -> Iterator[tuple[slice, int, torch.Tensor]]:
+    """Of each block of positions: its queries, how many keys they see, and the probabilities of those.
 
     With a last column of zeros where their number is odd.
     """
-    length = key.shape[1]
+    length = query.shape[1] // heads.group
+    shared = key.shape[1] - length
     starts = range(0, length, BLOCK)
     for start in reversed(starts) if backwards else starts:
         end = min(start + BLOCK, length)
-        part = query[:, start * heads.group : end * heads.group]
-        scores = query.new_empty(*part.shape[:2], end + end % 2)
-        multiply_by_rows(part, key[:, :end], scores[:, :, :end])
-        passes.softmax(bits(scores), start, heads.group, number(heads.scale))
-        yield start, end, scores
+        part, seen = slice(start * heads.group, end * heads.group), shared + end
+        scores = query.new_empty(len(query), (end - start) * heads.group, seen + seen % 2)
+        multiply_by_rows(query[:, part], key[:, :seen], scores[:, :, :seen])
+        passes.softmax(bits(scores), shared + start, heads.group, number(heads.scale))
+        yield part, seen, scores
+
+
+def by_document(kept: Sequence[torch.Tensor], documents: Documents) -> Iterator[list[torch.Tensor]]:
+    """Queries, keys, values, and the probabilities of a document that is not too long."""
+    tensors = iter(kept)
+    for _, length, shared in documents.places():
+        blocks = -(-length // BLOCK) if shared + length <= KEPT else 0
+        yield list(islice(tensors, 3 + blocks))
 
 
 def differentiate_document(
     passes: Any,
     heads: Heads,
-    saved: Iterator[torch.Tensor],
+    saved: Sequence[torch.Tensor],
     turns: Turns,
-    first: int,
-    length: int,
+    place: Place,
+    of_first: Sequence[torch.Tensor],
     d_out: torch.Tensor,
     d_states: torch.Tensor,
 ) -> None:
-    query, key, value = (next(saved) for _ in range(3))
-    starts = range(0, length, BLOCK)
-    kept = [next(saved) for _ in starts] if length <= KEPT else []
+    """`of_first`: the sums of the first document's gradients of keys and values."""
+    (first, length, shared), (query, key, value, *kept) = place, saved
     again = weigh(passes, heads, query, key, backwards=True)
-    d_rows = torch.empty_like(query)
+    d_rows, d_query = torch.empty_like(query), torch.empty_like(query)
     passes.take_rows(bits(d_out), first, heads.group, bits(d_rows))
-    d_query, d_key, d_value = torch.empty_like(query), *(torch.zeros(part.shape) for part in (key, value))
-    for start in reversed(starts):
+    d_key, d_value = of_first if first == 0 else (torch.zeros(part.shape) for part in (key, value))
+    for start in reversed(range(0, length, BLOCK)):
         end = min(start + BLOCK, length)
-        part = slice(start * heads.group, end * heads.group)
-        probabilities = kept.pop() if length <= KEPT else next(again)[2]
-        add_outer(probabilities[:, :, :end], d_rows[:, part], d_value)
+        part, seen = slice(start * heads.group, end * heads.group), shared + end
+        probabilities = kept.pop() if kept else next(again)[2]
+        add_outer(probabilities[:, :, :seen], d_rows[:, part], d_value)
         d_scores = torch.empty_like(probabilities)
-        multiply_by_rows(d_rows[:, part], value[:, :end], d_scores[:, :, :end])
-        passes.differentiate_softmax(bits(probabilities), bits(d_scores), start, heads.group, number(heads.scale))
-        multiply(d_scores, key[:, :end], d_query[:, part])
-        add_outer(d_scores[:, :, :end], query[:, part], d_key)
+        multiply_by_rows(d_rows[:, part], value[:, :seen], d_scores[:, :, :seen])
+        passes.differentiate_softmax(
+            bits(probabilities), bits(d_scores), shared + start, heads.group, number(heads.scale)
+        )
+        multiply(d_scores, key[:, :seen], d_query[:, part])
+        add_outer(d_scores[:, :, :seen], query[:, part], d_key)
     gradients = (bits(part) for part in (d_query, d_key, d_value))
-    passes.give_heads(*gradients, first, bits(turns.cos), bits(turns.sin), bits(d_states))
+    passes.give_heads(*gradients, first, shared, bits(turns.cos), bits(turns.sin), bits(d_states))
+    for whole, own in zip(of_first, (d_key, d_value), strict=True):
+        if shared:
+            whole[:, :shared] += own[:, :shared]
 
 
 def by_head(states: torch.Tensor, heads: Heads) -> list[torch.Tensor]:

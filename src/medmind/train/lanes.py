@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from medmind.train.batches import IGNORED
 from medmind.train.config import TrainConfig
 from medmind.train.loss import completion_loss
 
@@ -92,10 +93,22 @@ def share(batch: Batch, lanes: int, documents: int, width: int) -> list[list[Bat
     parts = {name: torch.split(batch[name], lengths, 1) for name in ("input_ids", "labels", "position_ids")}
 
     def lay(places: Sequence[int]) -> Batch:
-        laid: Batch = {name: torch.cat([part[place] for place in places], 1) for name, part in parts.items()}
-        return laid | {"segments": torch.tensor([lengths[place] for place in places])}
+        chosen = {name: [part[place][0] for place in places] for name, part in parts.items()}
+        shared = count_shared(chosen["input_ids"], chosen["labels"])
+        rest = {name: [part[0], *(one[shared:] for one in part[1:])] for name, part in chosen.items()}
+        laid: Batch = {name: torch.cat(part)[None] for name, part in rest.items()}
+        laid["segments"] = torch.tensor([len(one) for one in rest["labels"]])
+        return laid | {"shared": shared} if shared else laid
 
     return [[lay(places) for places in own] for own in divide(lengths, lanes, documents, width)]
+
+
+def count_shared(ids: Sequence[torch.Tensor], labels: Sequence[torch.Tensor]) -> int:
+    """With how many tokens all begin, of which nothing is learnt, so that some of each are left."""
+    most = min(map(len, ids)) - 1 if len(ids) > 1 else 0
+    tokens, learnt = (torch.stack([one[:most] for one in each]) for each in (ids, labels))
+    same = (tokens == tokens[0]).all(0) & (learnt == IGNORED).all(0)
+    return int(same.int().cumprod(0).sum())
 
 
 def divide(lengths: Sequence[int], lanes: int, documents: int, width: int) -> list[list[list[int]]]:

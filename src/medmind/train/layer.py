@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from medmind.train.gates import activate, differentiate_activation
-from medmind.train.heads import Heads, Turns, attend_heads, differentiate_heads
+from medmind.train.heads import Documents, Heads, Turns, attend_heads, differentiate_heads
 from medmind.train.norm import differentiate_normal, normalise, scale_rows
 from medmind.train.products import Gradients, Products
 
@@ -39,7 +39,7 @@ class Layer(torch.autograd.Function):
         cos: torch.Tensor,
         sin: torch.Tensor,
         facts: Facts,
-        lengths: Sequence[int],
+        documents: Documents,
         *adapters: torch.Tensor | None,
     ) -> torch.Tensor:
         rows, turns = x[0].contiguous(), Turns(cos[0], sin[0])
@@ -51,11 +51,11 @@ class Layer(torch.autograd.Function):
         inverse = normalise(rows, *facts.norms[0], normal)
         low_in = entering.forward(normal, states).clone()
         attended, middle = leaving.room(len(rows)), torch.empty_like(rows)
-        kept = attend_heads(facts.heads, states, turns, lengths, attended)
+        kept = attend_heads(facts.heads, states, turns, documents, attended)
         leaving.forward(attended, middle)
         result, of_mlp = add_mlp(facts, rows, middle)
         ctx.save_for_backward(rows, inverse, low_in, cos, sin, attended, middle, *of_mlp, *kept, *adapters)
-        ctx.facts, ctx.lengths, ctx.adapters = facts, lengths, len(adapters)
+        ctx.facts, ctx.documents, ctx.adapters = facts, documents, len(adapters)
         return result[None]
 
     @staticmethod
@@ -68,7 +68,7 @@ class Layer(torch.autograd.Function):
         d_attended = rows.new_empty(len(rows), leaving.width)
         d_low = leaving.backward(d_middle, d_attended)
         learnt[1].add(attended, attended[:, leaving.width :], d_middle, d_low)
-        d_states = differentiate_heads(facts.heads, kept, Turns(cos[0], sin[0]), ctx.lengths, d_attended)
+        d_states = differentiate_heads(facts.heads, kept, Turns(cos[0], sin[0]), ctx.documents, d_attended)
         normal, d_normal = entering.room(len(rows)), torch.empty_like(rows)
         scale_rows(rows, facts.norms[0][0], inverse, normal)
         wanted = ctx.needs_input_grad[0]

@@ -163,26 +163,31 @@ def copy(row: Array, out: Array) -> None:
 
 
 @jit
-def take_heads(states: Array, first: int, cos: Array, sin: Array, query: Array, key: Array, value: Array) -> None:
+def take_heads(
+    states: Array, first: int, shared: int, cos: Array, sin: Array, query: Array, key: Array, value: Array
+) -> None:
     """(tokens, q, k and v side by side) from `first` on → those of one document by key head, q and k turned.
 
-    query (key heads, length × group, size), key and value (key heads, length, size).
+    query (key heads, length × group, size), key and value (key heads, shared + length, size), which begin with what
+    another had.
     """
-    heads, length, size = key.shape
+    heads, size, length = key.shape[0], key.shape[2], key.shape[1] - shared
     group = query.shape[1] // length
     for h in range(heads):
         for i in range(length):
             row, c, s = states[first + i], cos[first + i], sin[first + i]
             for g in range(group):
                 turn(row[(h * group + g) * size :], c, s, f32(1), query[h, i * group + g])
-            turn(row[(heads * group + h) * size :], c, s, f32(1), key[h, i])
-            copy(row[(heads * (group + 1) + h) * size :], value[h, i])
+            turn(row[(heads * group + h) * size :], c, s, f32(1), key[h, shared + i])
+            copy(row[(heads * (group + 1) + h) * size :], value[h, shared + i])
 
 
 @jit
-def give_heads(query: Array, key: Array, value: Array, first: int, cos: Array, sin: Array, states: Array) -> None:
+def give_heads(
+    query: Array, key: Array, value: Array, first: int, shared: int, cos: Array, sin: Array, states: Array
+) -> None:
     """Their gradients, turned back and laid side by side again."""
-    heads, length, size = key.shape
+    heads, size, length = key.shape[0], key.shape[2], key.shape[1] - shared
     group = query.shape[1] // length
     for h in range(heads):
         for i in range(length):
@@ -191,9 +196,9 @@ def give_heads(query: Array, key: Array, value: Array, first: int, cos: Array, s
                 start = (h * group + g) * size
                 turn(query[h, i * group + g], c, s, f32(-1), row[start : start + size])
             start = (heads * group + h) * size
-            turn(key[h, i], c, s, f32(-1), row[start : start + size])
+            turn(key[h, shared + i], c, s, f32(-1), row[start : start + size])
             start += heads * size
-            copy(value[h, i], row[start : start + size])
+            copy(value[h, shared + i], row[start : start + size])
 
 
 @jit

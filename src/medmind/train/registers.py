@@ -207,10 +207,10 @@ class Tile:
         lines = [at(builder, self.row(i, address, stride), I32) for i in range(self.height)]
         coming, apart = (builder.extract_value(ahead, i) for i in range(2))
 
-        def add_pair(pair: Any, sums: Sequence[Any]) -> list[Any]:
+        def add_pair(pair: Any, sums: list[Any]) -> list[Any]:
             return self.add_pair([builder.gep(line, [pair]) for line in lines], pair, panel, sums)
 
-        def add_line(line: Any, sums: Sequence[Any]) -> list[Any]:
+        def add_line(line: Any, sums: list[Any]) -> list[Any]:
             two, second = builder.lshr(line, I64(1)), builder.shl(builder.and_(line, I64(1)), I64(6))
             fetch_line(builder, builder.add(builder.add(coming, builder.mul(two, apart)), second))
             start, end = (builder.shl(each, I64(4)) for each in (line, builder.add(line, I64(1))))
