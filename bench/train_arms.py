@@ -88,9 +88,7 @@ class Clock:
         def shared(*given: Any) -> Any:
             passes = share(*given)
             for one in chain(*passes):
-                others, begun = len(one["segments"]) - 1, one.get("shared", 0)
-                self.steps[-1].spared += others * begun
-                self.steps[-1].pairs -= others * begun * (begun + 1) // 2
+                self.steps[-1].spared += one.get("shared", 0) * (len(one["segments"]) - 1)
             return passes
 
         lanes.share = shared
