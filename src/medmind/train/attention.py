@@ -62,49 +62,23 @@ def packed_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **settings
         )
     windowed = sliding_window is not None and max(lengths) > sliding_window
-    if shared:
-        return after_beginning(query, key, value, lengths, shared, dropout, scaling, sliding_window), None
-    if query.device.type == "cpu" and not dropout and not windowed:
+    if query.device.type == "cpu" and not (dropout or windowed or shared):
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         return causal_attention(query, key, value, lengths, scale), None
-    if query.is_cuda and varlen_attn and not dropout and query.dtype in (torch.bfloat16, torch.float16):
+    if query.is_cuda and varlen_attn and not (dropout or shared) and query.dtype in (torch.bfloat16, torch.float16):
         return by_varlen(query, key, value, lengths, scaling, sliding_window), None
     grouped = query.shape[1] != key.shape[1]
     parts = []
     documents = (torch.split(states, lengths, 2) for states in (query, key, value))
-    for q, k, v in zip(*documents, strict=True):
-        mask = window_mask(q.shape[2], sliding_window, q.device)
+    for i, (q, *own) in enumerate(zip(*documents, strict=True)):
+        before = shared if i else 0
+        k, v = (torch.cat([states[:, :, :before], part], 2) for states, part in zip((key, value), own, strict=True))
+        mask = window_mask(q.shape[2], sliding_window, q.device, before)
         part = scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
         )
         parts.append(part.transpose(1, 2))
     return torch.cat(parts, dim=1), None
-
-
-def after_beginning(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    lengths: list[int],
-    shared: int,
-    dropout: float,
-    scale: float | None,
-    window: int | None,
-) -> torch.Tensor:
-    """The slow twin of what heads.py does: documents that go on from the beginning of the first."""
-    grouped = query.shape[1] != key.shape[1]
-    parts = []
-    for i, (q, k, v) in enumerate(zip(*(torch.split(each, lengths, 2) for each in (query, key, value)), strict=True)):
-        before = [each[:, :, : shared if i else 0] for each in (key, value)]
-        whole, values = (torch.cat(pair, 2) for pair in zip(before, (k, v), strict=True))
-        distance = torch.arange(q.shape[2], device=q.device)[:, None] - torch.arange(whole.shape[2], device=q.device)
-        distance += whole.shape[2] - q.shape[2]
-        mask = (distance >= 0) & (distance < (window or whole.shape[2]))
-        part = scaled_dot_product_attention(
-            q, whole, values, attn_mask=mask, dropout_p=dropout, scale=scale, enable_gqa=grouped
-        )
-        parts.append(part.transpose(1, 2))
-    return torch.cat(parts, 1)
 
 
 def by_varlen(
@@ -127,12 +101,16 @@ def by_varlen(
     return result[None]
 
 
-def window_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor | None:
-    """Causal within the sliding window; None where the window is no shorter than the document."""
-    if window is None or length <= window:
+def window_mask(length: int, window: int | None, device: torch.device, before: int = 0) -> torch.Tensor | None:
+    """Causal within the sliding window, with so many keys before the document.
+
+    None where there are none and the window is no shorter than the document.
+    """
+    whole = before + length
+    if not before and (window is None or length <= window):
         return None
-    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None, :]
-    return (distance >= 0) & (distance < window)
+    distance = torch.arange(before, whole, device=device)[:, None] - torch.arange(whole, device=device)[None, :]
+    return (distance >= 0) & (distance < (window or whole))
 
 
 def register(compiled: bool = False) -> None:

@@ -16,6 +16,8 @@ from medmind.train.multiply import add_outer, multiply, multiply_by_rows
 
 Place = tuple[int, int, int]
 """Where a document begins, how many tokens of it there are, and with how many of the first's it begins besides."""
+Block = tuple[int, slice, int]
+"""Of positions of a document: the first, their queries, and how many keys they see."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Documents:
 
     @property
     def longest(self) -> int:
-        return max(self.lengths[0], *(self.shared + length for length in self.lengths[1:]), 0)
+        return max(shared + length for _, length, shared in self.places())
 
     def places(self) -> Iterator[Place]:
         for first, length in zip(accumulate(self.lengths, initial=0), self.lengths, strict=False):
@@ -113,7 +115,8 @@ def attend_document(
     cos, sin = bits(turns.cos), bits(turns.sin)
     passes.take_heads(bits(states), first, shared, cos, sin, bits(query), bits(key), bits(value))
     rows, kept = torch.empty_like(query), [query, key, value]
-    for part, seen, probabilities in weigh(passes, heads, query, key):
+    for block in blocks(heads, query, key):
+        probabilities, (_, part, seen) = weigh(passes, heads, query, key, block), block
         multiply(probabilities, value[:, :seen], rows[:, part])
         if shared + length <= KEPT:
             kept.append(probabilities)
@@ -121,31 +124,29 @@ def attend_document(
     return kept
 
 
-def weigh(
-    passes: Any, heads: Heads, query: torch.Tensor, key: torch.Tensor, backwards: bool = False
-) -> Iterator[tuple[slice, int, torch.Tensor]]:
-    """Of each block of positions: its queries, how many keys they see, and the probabilities of those.
-
-    With a last column of zeros where their number is odd.
-    """
+def blocks(heads: Heads, query: torch.Tensor, key: torch.Tensor) -> list[Block]:
     length = query.shape[1] // heads.group
     shared = key.shape[1] - length
-    starts = range(0, length, BLOCK)
-    for start in reversed(starts) if backwards else starts:
-        end = min(start + BLOCK, length)
-        part, seen = slice(start * heads.group, end * heads.group), shared + end
-        scores = query.new_empty(len(query), (end - start) * heads.group, seen + seen % 2)
-        multiply_by_rows(query[:, part], key[:, :seen], scores[:, :, :seen])
-        passes.softmax(bits(scores), shared + start, heads.group, number(heads.scale))
-        yield part, seen, scores
+    bounds = ((start, min(start + BLOCK, length)) for start in range(0, length, BLOCK))
+    return [(shared + start, slice(start * heads.group, end * heads.group), shared + end) for start, end in bounds]
+
+
+def weigh(passes: Any, heads: Heads, query: torch.Tensor, key: torch.Tensor, block: Block) -> torch.Tensor:
+    """The probabilities of the keys, with a last column of zeros where their number is odd."""
+    start, part, seen = block
+    rows = query[:, part]
+    scores = query.new_empty(*rows.shape[:2], seen + seen % 2)
+    multiply_by_rows(rows, key[:, :seen], scores[:, :, :seen])
+    passes.softmax(bits(scores), start, heads.group, number(heads.scale))
+    return scores
 
 
 def by_document(kept: Sequence[torch.Tensor], documents: Documents) -> Iterator[list[torch.Tensor]]:
     """Queries, keys, values, and the probabilities of a document that is not too long."""
     tensors = iter(kept)
     for _, length, shared in documents.places():
-        blocks = -(-length // BLOCK) if shared + length <= KEPT else 0
-        yield list(islice(tensors, 3 + blocks))
+        probabilities = -(-length // BLOCK) if shared + length <= KEPT else 0
+        yield list(islice(tensors, 3 + probabilities))
 
 
 def differentiate_document(
@@ -159,28 +160,23 @@ def differentiate_document(
     d_states: torch.Tensor,
 ) -> None:
     """`of_first`: the sums of the first document's gradients of keys and values."""
-    (first, length, shared), (query, key, value, *kept) = place, saved
-    again = weigh(passes, heads, query, key, backwards=True)
+    (first, _, shared), (query, key, value, *kept) = place, saved
     d_rows, d_query = torch.empty_like(query), torch.empty_like(query)
     passes.take_rows(bits(d_out), first, heads.group, bits(d_rows))
     d_key, d_value = of_first if first == 0 else (torch.zeros(part.shape) for part in (key, value))
-    for start in reversed(range(0, length, BLOCK)):
-        end = min(start + BLOCK, length)
-        part, seen = slice(start * heads.group, end * heads.group), shared + end
-        probabilities = kept.pop() if kept else next(again)[2]
+    for block in reversed(blocks(heads, query, key)):
+        start, part, seen = block
+        probabilities = kept.pop() if kept else weigh(passes, heads, query, key, block)
         add_outer(probabilities[:, :, :seen], d_rows[:, part], d_value)
         d_scores = torch.empty_like(probabilities)
         multiply_by_rows(d_rows[:, part], value[:, :seen], d_scores[:, :, :seen])
-        passes.differentiate_softmax(
-            bits(probabilities), bits(d_scores), shared + start, heads.group, number(heads.scale)
-        )
+        passes.differentiate_softmax(bits(probabilities), bits(d_scores), start, heads.group, number(heads.scale))
         multiply(d_scores, key[:, :seen], d_query[:, part])
         add_outer(d_scores[:, :, :seen], query[:, part], d_key)
     gradients = (bits(part) for part in (d_query, d_key, d_value))
     passes.give_heads(*gradients, first, shared, bits(turns.cos), bits(turns.sin), bits(d_states))
     for whole, own in zip(of_first, (d_key, d_value), strict=True):
-        if shared:
-            whole[:, :shared] += own[:, :shared]
+        whole[:, :shared] += own[:, :shared]
 
 
 def by_head(states: torch.Tensor, heads: Heads) -> list[torch.Tensor]:

@@ -89,7 +89,7 @@ def add_floats(builder: Any, made: Any, scale: Any, out: Any) -> None:
 
 
 def fetch_line(builder: Any, address: Any, cache: int = 2) -> None:
-    """It comes to the caches, the nearest but for one, or all (3)."""
+    """It comes to the caches: to all (3), or all but the nearest."""
     kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), *[I32] * 3])
     prefetch = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
     builder.call(prefetch, [at(builder, address, I8), I32(0), I32(cache), I32(1)])
@@ -129,11 +129,10 @@ def transpose(builder: Any, source: Any, stride: Any, target: Any, width: Any) -
         builder.store(row, at(builder, builder.add(target, builder.mul(I64(i), width)), I32X16), align=4)
 
 
-SOURCE, LINES = (types.UniTuple(types.intp, count) for count in (3, 2))  # type: ignore[no-untyped-call]
-"""The address of a row, bytes to the next, and how many pairs of its columns are multiplied.
-
-And the address of two lines of the cache, and bytes to the next two.
-"""
+SOURCE = types.UniTuple(types.intp, 3)  # type: ignore[no-untyped-call]
+"""The address of a row, bytes to the next, and how many pairs of its columns are multiplied."""
+LINES = types.UniTuple(types.intp, 2)  # type: ignore[no-untyped-call]
+"""The address of two lines of the cache, and bytes to the next two."""
 
 
 @written(types.intp, types.intp, SOURCE, SOURCE, *[types.intp] * 5, LINES)
